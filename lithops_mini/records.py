@@ -1,0 +1,108 @@
+"""What travels between the layers, and where it lies in storage: every storage key is spelled here and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+JOBS_PREFIX = "lithops_mini/jobs/"
+CLOUDOBJECTS_PREFIX = "lithops_mini/cloudobjects/"
+
+
+def executor_prefix(executor_id: str) -> str:
+    """Everything one executor stores for its jobs lies below this."""
+    return f"{JOBS_PREFIX}{executor_id}/"
+
+
+def code_key(executor_id: str, digest: str) -> str:
+    """A function with its local modules, named by its SHA-256."""
+    return f"{executor_prefix(executor_id)}code/{digest}"
+
+
+def job_prefix(job_id: str) -> str:
+    """``job_id`` is ``<executor id>-<stage letter><number>``, as in ``3f9c1a2b-M003``."""
+    executor_id, _, stage = job_id.rpartition("-")
+    return f"{executor_prefix(executor_id)}{stage}/"
+
+
+def manifest_key(job_id: str) -> str:
+    """The one description of a job."""
+    return job_prefix(job_id) + "manifest"
+
+
+def inputs_key(job_id: str) -> str:
+    """The arguments too large to travel in messages, one after the other."""
+    return job_prefix(job_id) + "inputs"
+
+
+def dependencies_key(job_id: str, call: int) -> str:
+    """The table of results a call needs from other calls, when it is too large for a message."""
+    return f"{job_prefix(job_id)}dependencies/{call:08d}"
+
+
+def outcome_key(job_id: str, call: int, attempt: int) -> str:
+    """The outcome of one attempt of one call, when it is too large for a reply."""
+    return f"{job_prefix(job_id)}outcomes/{call:08d}.{attempt}"
+
+
+def progress_prefix(job_id: str) -> str:
+    """The batched records of what has been settled."""
+    return job_prefix(job_id) + "progress/"
+
+
+def progress_key(job_id: str, sequence: int) -> str:
+    """One batch; in key order the batches are in the order of time."""
+    return f"{progress_prefix(job_id)}{sequence:08d}"
+
+
+@dataclass(frozen=True, slots=True)
+class CallStats:
+    """What is known of one settled call. Times are seconds since the epoch, each by the clock of the machine it names.
+
+    ``None`` where the call did not get that far.
+    """
+
+    call_id: int
+    submitted: float  # client: the call was handed to the executor
+    dispatched: float | None  # client: its message left
+    started: float | None  # worker: its function was entered
+    ended: float | None  # worker: its function returned or raised, or its process was found dead
+    settled: float  # client: its future was resolved
+    cpu_user: float  # seconds
+    cpu_system: float  # seconds
+    peak_memory: int  # bytes, of the worker process, up to the end of the call
+    bytes_in: int  # pickled arguments
+    bytes_out: int  # pickled result
+    attempt: int  # of the outcome that counted, from 1
+    worker_id: str  # empty when no worker answered
+    cold: bool  # the first call in its worker process
+    status: str  # ok, error, died, timeout, out_of_memory, cancelled
+
+    @property
+    def function_time(self) -> float | None:
+        """Seconds the function ran."""
+        return None if self.started is None or self.ended is None else self.ended - self.started
+
+    def as_dict(self) -> dict[str, object]:
+        """Every field and ``function_time``, for tables and JSON."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"function_time": self.function_time}
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A piece of a data source, as the client plans it and the worker opens it.
+
+    ``[start, stop)`` are raw byte positions. With a delimiter the records of the piece are those that begin in it, so
+    the bytes read are ``edge(start)`` to ``edge(stop)``, edge(p) being the first record start at or after p.
+    """
+
+    kind: str  # "object", "path" or "url"
+    bucket: str | None  # objects only
+    key: str  # the object's key, the file's absolute path, or the URL
+    size: int | None  # bytes of the whole source; None if a URL's server does not say
+    part: int  # from 0
+    total_parts: int
+    start: int
+    stop: int | None  # None: to the end, whatever its size
+    delimiter: bytes | None  # None: exact bytes
+    compression: str | None = None  # "gzip", "bz2", "xz": decompressed as it is read
+    etag: str | None = None  # the source's version when it was planned

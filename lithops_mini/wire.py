@@ -1,0 +1,184 @@
+"""The bytes of messages: client to worker (payload), worker to client (reply). Little-endian, no pickle outside blobs.
+
+    payload := u32 header length, u32 code length, header (JSON), code, call*
+    call    := u32 id, u16 attempt, u8 place, u32 dependencies length, u64 arguments length, dependencies, arguments
+    reply   := u16 length, worker id (UTF-8), outcome*
+    outcome := the fields of OUTCOME, log, data
+
+``place`` says whether the bytes are the thing itself (INLINE) or a ``Stored`` reference to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from lithops_mini.errors import IntegrityError
+
+VERSION = 1
+INLINE, STORED = 0, 1
+SIGNATURE_SIZE = hashlib.sha256().digest_size
+
+
+class Status(IntEnum):
+    """How an attempt of a call ended."""
+
+    OK = 0
+    ERROR = 1  # the function raised
+    DIED = 2
+    TIMEOUT = 3
+    OUT_OF_MEMORY = 4
+    CANCELLED = 5
+    UNSTARTED = 6  # given back: it was behind others and did not run
+    UNAVAILABLE = 7  # the worker could not fetch or store what the call needs
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Bytes ``[start, stop)`` of an object in the job's bucket; ``sha256`` is empty for signed objects."""
+
+    key: str
+    start: int
+    stop: int
+    sha256: str = ""
+
+    def encode(self) -> bytes:
+        return json.dumps([self.key, self.start, self.stop, self.sha256]).encode()
+
+    @classmethod
+    def decode(cls, data: bytes | memoryview) -> Stored:
+        return cls(*json.loads(bytes(data)))
+
+
+def sign(key: bytes, name: str, data: bytes | memoryview) -> bytes:
+    """HMAC-SHA256 of the object's name and bytes: a valid object moved to another name is not valid there."""
+    mac = hmac.new(key, name.encode() + b"\0", hashlib.sha256)
+    mac.update(data)
+    return mac.digest()
+
+
+def verify(key: bytes, name: str, signed: bytes | bytearray | memoryview) -> memoryview:
+    """Return the bytes before the signature, or raise ``IntegrityError``."""
+    view = memoryview(signed)
+    data, signature = view[:-SIGNATURE_SIZE], view[-SIGNATURE_SIZE:]
+    if len(view) < SIGNATURE_SIZE or not hmac.compare_digest(sign(key, name, data), signature):
+        raise IntegrityError(f"the signature of {name!r} is not valid: somebody else wrote or changed this object")
+    return data
+
+
+def check_digest(sha256: str, what: str, data: bytes | bytearray | memoryview) -> None:
+    """Raise ``IntegrityError`` unless the bytes have this SHA-256."""
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise IntegrityError(f"{what} does not have the digest it was staged with: it was changed in storage")
+
+
+_PAYLOAD = struct.Struct("<II")
+_CALL = struct.Struct("<IHBIQ")
+
+
+class Call(NamedTuple):
+    """One call of a payload."""
+
+    id: int
+    attempt: int
+    place: int
+    dependencies: bytes | memoryview
+    arguments: bytes | memoryview
+
+
+def encode_header(header: dict[str, Any]) -> bytes:
+    return json.dumps(header, separators=(",", ":")).encode()
+
+
+def encode_payload(header: bytes, code: bytes, calls: list[Call]) -> bytes:
+    parts: list[bytes | memoryview] = [_PAYLOAD.pack(len(header), len(code)), header, code]
+    pack = _CALL.pack
+    for call in calls:
+        parts.append(pack(call.id, call.attempt, call.place, len(call.dependencies), len(call.arguments)))
+        if call.dependencies:
+            parts.append(call.dependencies)
+        parts.append(call.arguments)
+    return b"".join(parts)
+
+
+CALL_OVERHEAD = _CALL.size
+
+
+def split_payload(payload: bytes | memoryview) -> tuple[bytes, memoryview, memoryview]:
+    """Return header, code and the calls' bytes."""
+    view = memoryview(payload)
+    header_size, code_size = _PAYLOAD.unpack_from(view)
+    code_start = _PAYLOAD.size + header_size
+    return bytes(view[_PAYLOAD.size : code_start]), view[code_start : code_start + code_size], view[code_start + code_size :]
+
+
+def iter_calls(calls: memoryview) -> Iterator[Call]:
+    position, end, unpack, size = 0, len(calls), _CALL.unpack_from, _CALL.size
+    while position < end:
+        number, attempt, place, n_dependencies, n_arguments = unpack(calls, position)
+        position += size
+        middle = position + n_dependencies
+        stop = middle + n_arguments
+        yield Call(number, attempt, place, calls[position:middle], calls[middle:stop])
+        position = stop
+
+
+_OUTCOME = struct.Struct("<IHBBBddffQQQIQ")
+
+
+class Outcome(NamedTuple):
+    """One attempt's end. ``data``: the pickled value (OK), the pickled failure (ERROR), else a sentence in UTF-8."""
+
+    call: int
+    attempt: int
+    status: int
+    place: int
+    cold: int
+    started: float  # seconds since the epoch on the worker; 0.0 if it did not start
+    ended: float
+    cpu_user: float  # seconds
+    cpu_system: float
+    peak_memory: int  # bytes
+    bytes_in: int
+    bytes_out: int
+    log: bytes | memoryview
+    data: bytes | memoryview
+
+
+OUTCOME_OVERHEAD = _OUTCOME.size
+
+
+def encode_outcome(outcome: Outcome) -> bytes:
+    *fields, log, data = outcome
+    return b"".join((_OUTCOME.pack(*fields, len(log), len(data)), log, data))
+
+
+def encode_reply(worker_id: str, outcomes: bytes) -> bytes:
+    name = worker_id.encode()
+    return struct.pack("<H", len(name)) + name + outcomes
+
+
+def split_reply(reply: bytes | memoryview) -> tuple[str, memoryview]:
+    view = memoryview(reply)
+    (size,) = struct.unpack_from("<H", view)
+    return str(view[2 : 2 + size], "utf-8"), view[2 + size :]
+
+
+def iter_outcomes(data: bytes | bytearray | memoryview) -> Iterator[Outcome]:
+    """Yield the whole outcomes at the start of ``data``; a cut one at the end is left."""
+    view = memoryview(data)
+    position, end, unpack, size = 0, len(view), _OUTCOME.unpack_from, _OUTCOME.size
+    while position + size <= end:
+        *fields, n_log, n_data = unpack(view, position)
+        middle = position + size + n_log
+        stop = middle + n_data
+        if stop > end:
+            return
+        yield Outcome(*fields, view[position + size : middle], view[middle:stop])
+        position = stop
