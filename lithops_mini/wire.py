@@ -115,7 +115,11 @@ def split_payload(payload: bytes | memoryview) -> tuple[bytes, memoryview, memor
     view = memoryview(payload)
     header_size, code_size = _PAYLOAD.unpack_from(view)
     code_start = _PAYLOAD.size + header_size
-    return bytes(view[_PAYLOAD.size : code_start]), view[code_start : code_start + code_size], view[code_start + code_size :]
+    return (
+        bytes(view[_PAYLOAD.size : code_start]),
+        view[code_start : code_start + code_size],
+        view[code_start + code_size :],
+    )
 
 
 def iter_calls(calls: memoryview) -> Iterator[Call]:
@@ -180,5 +184,5 @@ def iter_outcomes(data: bytes | bytearray | memoryview) -> Iterator[Outcome]:
         stop = middle + n_data
         if stop > end:
             return
-        yield Outcome(*fields, view[position + size : middle], view[middle:stop])
+        yield Outcome._make((*fields, view[position + size : middle], view[middle:stop]))
         position = stop

@@ -34,7 +34,10 @@ class ComputeBackend(ABC):
 
     @abstractmethod
     def stop(self, activation: str, calls: frozenset[int]) -> None:
-        """Stop these calls of a message in flight if the service can; the reply then says so. Unknown names are fine."""
+        """Stop these calls of a message in flight, if the service can; the reply then says so.
+
+        Names that are not (or no longer) in flight are fine.
+        """
 
     @abstractmethod
     def deploy(self) -> None:
