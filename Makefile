@@ -1,0 +1,62 @@
+# Works on a bare machine with make, Python 3.11 or newer and its venv module.
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+TEST_VENV := build/test-venv
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export PYTHONNOUSERSITE = 1
+unexport PYTHONPATH PYTHONHOME
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench venv clean
+
+define create_venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo >&2 "lithops_mini needs Python 3.11 or newer and '$(PYTHON)' is not; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo >&2 "'$(PYTHON)' cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(1)
+endef
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/demo.stamp  ## two map_reduce jobs over real data, checked and drawn
+	$(BIN)/python examples/nycflights.py $(ARGS)
+
+test:  ## every test, against the package installed in a new environment (ARGS="-k name" for some)
+	rm -rf $(TEST_VENV) build/lib
+	$(call create_venv,$(TEST_VENV))
+	$(TEST_VENV)/bin/python -m pip install --quiet '.[dev]'
+	$(TEST_VENV)/bin/pytest $(ARGS)
+
+check: .venv/dev.stamp  ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports
+
+format: .venv/dev.stamp  ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/dev.stamp  ## the benchmarks, beside their references
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+venv: .venv/dev.stamp  ## .venv with the package, editable, and all tools: then .venv/bin/pytest tests/test_x.py
+
+clean:  ## delete everything make has made
+	rm -rf .venv build dist demo-output *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/created.stamp:
+	$(call create_venv,.venv)
+	@touch $@
+
+.venv/demo.stamp: setup.cfg pyproject.toml | .venv/created.stamp
+	$(BIN)/python -m pip install --quiet --editable '.[plot]'
+	@touch $@
+
+.venv/dev.stamp: setup.cfg pyproject.toml | .venv/created.stamp
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,31 @@
+"""What every test may rely on: a home directory of its own, and one rule for engines that are not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty home directory and no ``LITHOPS_MINI_*`` variable: tests neither see nor touch the user's own things."""
+    directory = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("LITHOPS_MINI_"):
+                patch.delenv(name)
+        patch.setenv("HOME", str(directory))
+        yield directory
+
+
+def missing_engine(what: str) -> NoReturn:
+    """A service a test needs cannot be started here: a loud skip on a laptop, a failure in CI."""
+    if os.environ.get("CI"):
+        pytest.fail(f"CI must have {what}", pytrace=False)
+    pytest.skip(f"needs {what}")

@@ -1,0 +1,53 @@
+"""What imports what: between the layers, and in a fresh interpreter, where every module costs start-up time."""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+import lithops_mini
+
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(lithops_mini.__path__, "lithops_mini.")
+    if not module.name.endswith("__main__")
+)
+
+
+def modules_after(statement: str, tmp_path: Path) -> set[str]:
+    """The modules a fresh interpreter has imported for ``statement``, beyond those of its own start."""
+    program = f"import sys; before = set(sys.modules); {statement}; print(*(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True)
+    return set(done.stdout.split())
+
+
+def third_party(modules: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in modules} - sys.stdlib_module_names - {"lithops_mini"}
+
+
+def test_layers() -> None:
+    lint = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([lint, "--no-cache"], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_package_imports_nothing_heavy(tmp_path: Path) -> None:
+    modules = modules_after("import lithops_mini", tmp_path)
+    assert third_party(modules) == set()
+    assert modules & {"asyncio", "importlib.metadata", "inspect", "logging"} == set()
+
+
+def test_the_worker_imports_the_standard_library_and_cloudpickle(tmp_path: Path) -> None:
+    modules = modules_after("import lithops_mini.worker.runner", tmp_path)
+    assert third_party(modules) <= {"cloudpickle"}
+    assert modules & {"asyncio", "importlib.metadata", "multiprocessing", "urllib.request"} == set()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_can_be_imported_first(name: str, tmp_path: Path) -> None:
+    assert name in modules_after(f"import {name}", tmp_path)
