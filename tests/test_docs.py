@@ -86,7 +86,7 @@ def test_the_code_of_the_page_runs(page: Path, tmp_path: Path) -> None:
             f"{page.name}:{lines[-1] if lines else '?'} ended with {done.returncode}\n{done.stderr}", pytrace=False
         )
     for block in found:
-        if block.language != "console":
+        if block.language != "console" or block.marks:
             continue
         for number, line in enumerate(block.text.splitlines(), block.line):
             if line.startswith("$ lithops-mini "):
@@ -94,6 +94,12 @@ def test_the_code_of_the_page_runs(page: Path, tmp_path: Path) -> None:
                 if done.returncode != 0:
                     report = f"{page.name}:{number} {line!r} ended with {done.returncode}\n{done.stdout}{done.stderr}"
                     pytest.fail(report, pytrace=False)
+
+
+@pytest.mark.parametrize("page", [*PAGES, REPOSITORY / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_relative_links_lead_to_files(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
 def test_blocks_keep_the_line_numbers_of_their_page() -> None:
