@@ -56,10 +56,11 @@ class Stored:
         return cls(*json.loads(bytes(data)))
 
 
-def sign(key: bytes, name: str, data: bytes | memoryview) -> bytes:
+def sign(key: bytes, name: str, *parts: bytes | bytearray | memoryview) -> bytes:
     """HMAC-SHA256 of the object's name and bytes: a valid object moved to another name is not valid there."""
     mac = hmac.new(key, name.encode() + b"\0", hashlib.sha256)
-    mac.update(data)
+    for part in parts:
+        mac.update(part)
     return mac.digest()
 
 
@@ -110,7 +111,7 @@ def encode_payload(header: bytes, code: bytes, calls: list[Call]) -> bytes:
 CALL_OVERHEAD = _CALL.size
 
 
-def split_payload(payload: bytes | memoryview) -> tuple[bytes, memoryview, memoryview]:
+def split_payload(payload: bytes | bytearray | memoryview) -> tuple[bytes, memoryview, memoryview]:
     """Return header, code and the calls' bytes."""
     view = memoryview(payload)
     header_size, code_size = _PAYLOAD.unpack_from(view)
@@ -174,6 +175,21 @@ def split_reply(reply: bytes | memoryview) -> tuple[str, memoryview]:
     return str(view[2 : 2 + size], "utf-8"), view[2 + size :]
 
 
+_OUTCOME_SIZES = struct.Struct("<IQ")  # the last two fields of OUTCOME
+
+
+def iter_frame_ends(data: bytes | bytearray | memoryview, position: int = 0) -> Iterator[int]:
+    """Yield where each whole outcome of ``data`` ends, without reading the outcomes."""
+    end, unpack = len(data), _OUTCOME_SIZES.unpack_from
+    sizes_at = _OUTCOME.size - _OUTCOME_SIZES.size
+    while position + _OUTCOME.size <= end:
+        n_log, n_data = unpack(data, position + sizes_at)
+        position += _OUTCOME.size + n_log + n_data
+        if position > end:
+            return
+        yield position
+
+
 def iter_outcomes(data: bytes | bytearray | memoryview) -> Iterator[Outcome]:
     """Yield the whole outcomes at the start of ``data``; a cut one at the end is left."""
     view = memoryview(data)
@@ -186,3 +202,26 @@ def iter_outcomes(data: bytes | bytearray | memoryview) -> Iterator[Outcome]:
             return
         yield Outcome._make((*fields, view[position + size : middle], view[middle:stop]))
         position = stop
+
+
+def encode_progress(header: dict[str, Any], replies: list[bytes]) -> bytes:
+    """A batch of settled calls: a JSON header, then replies holding just the outcomes that counted."""
+    text = encode_header(header)
+    parts = [struct.pack("<I", len(text)), text]
+    for reply in replies:
+        parts += [struct.pack("<Q", len(reply)), reply]
+    return b"".join(parts)
+
+
+def split_progress(data: bytes | memoryview) -> tuple[dict[str, Any], list[tuple[str, memoryview]]]:
+    """Return the header, and (worker id, outcomes) for each reply."""
+    view = memoryview(data)
+    (size,) = struct.unpack_from("<I", view)
+    header: dict[str, Any] = json.loads(bytes(view[4 : 4 + size]))
+    position, replies = 4 + size, []
+    while position < len(view):
+        (size,) = struct.unpack_from("<Q", view, position)
+        position += 8
+        replies.append(split_reply(view[position : position + size]))
+        position += size
+    return header, replies

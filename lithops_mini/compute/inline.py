@@ -1,0 +1,60 @@
+"""Calls in the client's own process, one after the other: for debuggers, tests and explanations.
+
+Nothing is isolated here: a call that ends its process ends the client, and nothing stops a call that runs too long.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lithops_mini import wire
+from lithops_mini.compute.base import ComputeBackend
+from lithops_mini.worker.call import Jobs
+
+
+@dataclass(frozen=True)
+class InlineOptions:
+    """The inline backend has no settings."""
+
+
+class InlineCompute(ComputeBackend):
+    """Runs each message where it is sent from."""
+
+    Options = InlineOptions
+    max_payload: ClassVar[int] = 1 << 20
+    max_reply: ClassVar[int] = 1 << 20
+    shares_files: ClassVar[bool] = True
+    isolates: ClassVar[bool] = False
+
+    def __init__(self, options: InlineOptions) -> None:
+        self._directory = tempfile.mkdtemp(prefix="lithops_mini-")
+        self._jobs = Jobs(self._directory)
+        self._one = threading.Lock()
+
+    @property
+    def concurrency(self) -> int:
+        return 1
+
+    def deploy(self) -> None:
+        pass
+
+    def invoke(self, payload: bytes, activation: str) -> bytes:
+        with self._one:
+            outcomes = [wire.encode_outcome(outcome) for outcome in self._jobs.run(payload, _no_log)]
+        return wire.encode_reply(f"inline/{os.getpid()}", b"".join(outcomes))
+
+    def stop(self, activation: str, calls: frozenset[int]) -> None:
+        pass
+
+    def close(self) -> None:
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def _no_log() -> bytes:
+    """What a call prints goes straight to the client's own output."""
+    return b""

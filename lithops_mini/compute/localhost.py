@@ -1,0 +1,88 @@
+"""Calls in warm processes of this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from lithops_mini.compute.base import ComputeBackend
+from lithops_mini.errors import InvocationError, Reason
+from lithops_mini.worker.supervisor import Supervisor
+
+
+@dataclass(frozen=True)
+class LocalhostOptions:
+    """Settings of the localhost compute backend."""
+
+    max_workers: int | None = field(
+        default=None,
+        metadata={"help": "Worker processes; by default one for each processor this process may use.", "ge": 1},
+    )
+    python: str | None = field(
+        default=None, metadata={"help": "Interpreter of the workers; by default the one that runs the client."}
+    )
+
+
+class LocalhostCompute(ComputeBackend):
+    """A pool of supervised runners, started as they are needed and kept until ``close``."""
+
+    Options = LocalhostOptions
+    # Pipes have no limit; what is larger is written to storage once and read there, instead of copied twice.
+    max_payload: ClassVar[int] = 1 << 20
+    max_reply: ClassVar[int] = 1 << 20
+    shares_files: ClassVar[bool] = True
+
+    def __init__(self, options: LocalhostOptions) -> None:
+        self._concurrency = options.max_workers or len(os.sched_getaffinity(0))
+        self._directory = tempfile.mkdtemp(prefix="lithops_mini-")  # mode 0700
+        self._lock = threading.Lock()
+        self._closed = False
+        self._all = [
+            Supervisor(f"localhost/{n}", self._directory, python=options.python) for n in range(self._concurrency)
+        ]
+        self._idle = list(reversed(self._all))
+        self._busy: dict[str, Supervisor] = {}
+
+    @property
+    def concurrency(self) -> int:
+        return self._concurrency
+
+    def deploy(self) -> None:
+        # One process warms up while the client still prepares; the others start when there is work for them.
+        self._all[0].start()
+
+    def invoke(self, payload: bytes, activation: str) -> bytes:
+        with self._lock:
+            if self._closed:
+                raise InvocationError("the localhost backend was closed", reason=Reason.CANCELLED)
+            if not self._idle:
+                raise InvocationError(
+                    f"all {self._concurrency} worker processes are busy", reason=Reason.THROTTLED, retryable=True
+                )
+            # The one used last is the warmest.
+            supervisor = self._busy[activation] = self._idle.pop()
+        try:
+            return supervisor.run(payload)
+        finally:
+            with self._lock:
+                del self._busy[activation]
+                self._idle.append(supervisor)
+
+    def stop(self, activation: str, calls: frozenset[int]) -> None:
+        with self._lock:
+            supervisor = self._busy.get(activation)
+        if supervisor is not None:
+            supervisor.cancel(calls)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        for supervisor in self._all:
+            supervisor.close()
+        shutil.rmtree(self._directory, ignore_errors=True)

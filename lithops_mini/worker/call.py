@@ -1,0 +1,305 @@
+"""Running calls: from the bytes of a message to one outcome per call. Used by every worker, whatever carries it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from lithops_mini import records, registry, wire
+from lithops_mini.errors import LithopsMiniError, StorageError
+from lithops_mini.storage.base import StorageBackend
+from lithops_mini.worker import code, dependencies, serialize
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+# After a call that took long, the calls still waiting behind it in the same message are given back, in seconds.
+PATIENCE = 0.25
+# A call shorter than this is not worth asking the kernel for its memory peak, in seconds.
+_MEASURED = 0.005
+# Jobs whose function stays loaded.
+_REMEMBERED = 16
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+class Job:
+    """What the calls of one job share in this process: settings, function, storage."""
+
+    def __init__(self, header: dict[str, Any], directory: str) -> None:
+        self.id: str = header["job"]
+        self.bucket: str = header["bucket"]
+        self.inline: int = header["inline"]
+        self.env: dict[str, str] = header["env"]
+        self.inject: list[str] = header["inject"]
+        self.code: dict[str, Any] = header["code"]
+        self.keys = {job: bytes.fromhex(key) for job, key in header["keys"].items()}
+        self._storage_name: str = header["storage"]
+        self._storage_options: dict[str, Any] = header["storage_options"]
+        self._storage: StorageBackend | None = None
+        self._directory = directory
+        self._function: Callable[..., Any] | None = None
+        self._sources: dict[str, str] = {}
+
+    def share(self, other: Job) -> None:
+        """Take over what a job with the same function has loaded already."""
+        self._function, self._sources = other._function, other._sources
+
+    def storage(self) -> StorageBackend:
+        """The job's storage, opened when first needed."""
+        if self._storage is None:
+            backend = registry.find("storage", self._storage_name)
+            self._storage = backend(backend.Options(**self._storage_options))
+        return self._storage
+
+    def function(self, inline_code: memoryview) -> Callable[..., Any]:
+        """The job's function, unpickled once, after its digest was checked."""
+        if self._function is None:
+            data: memoryview | bytearray = inline_code
+            if not len(inline_code):
+                at = wire.Stored(self.code["key"], 0, self.code["size"])
+                data = dependencies.read_stored(self.storage(), self.bucket, at)
+            wire.check_digest(self.code["sha256"], "the function of this job", data)
+            self._function, self._sources = code.load(data, self.code["sha256"], self._directory)
+        return self._function
+
+    def arguments(self, call: wire.Call) -> tuple[tuple[Any, ...], dict[str, Any], int]:
+        """Return args, kwargs and how many bytes they were."""
+        data = memoryview(call.arguments)
+        if call.place == wire.STORED:
+            at = wire.Stored.decode(data)
+            data = memoryview(dependencies.read_stored(self.storage(), self.bucket, at))
+            wire.check_digest(at.sha256, f"the input of call {call.id}", data)
+        table = None
+        if call.dependencies:
+            table_data = memoryview(call.dependencies)
+            if table_data[0] == ord("["):
+                at = wire.Stored.decode(table_data)
+                table_data = memoryview(dependencies.read_stored(self.storage(), self.bucket, at))
+                wire.check_digest(at.sha256, f"the dependencies of call {call.id}", table_data)
+            table = dependencies.Table(table_data, self.storage, self.bucket, self.keys)
+        args, kwargs = dependencies.load_arguments(data, table)
+        return args, kwargs, len(data)
+
+    def inject_into(self, kwargs: dict[str, Any], call: wire.Call) -> list[Any]:
+        """Fill the parameters the function asks for by name; return what must be closed after the call."""
+        opened: list[Any] = []
+        for name in self.inject:
+            if name == "id":
+                kwargs[name] = call.id
+            elif name in ("obj", "url"):
+                from lithops_mini.worker.data import open_partition
+
+                planned = kwargs[name]
+                pieces = planned if isinstance(planned, list) else [planned]
+                objects = [
+                    open_partition(piece, self.storage() if piece.kind == "object" else None) for piece in pieces
+                ]
+                opened += objects
+                kwargs[name] = objects if isinstance(planned, list) else objects[0]
+            else:
+                from lithops_mini.storage.api import Storage
+
+                prefix = f"{records.CLOUDOBJECTS_PREFIX}{self.id}/{call.id:08d}/"
+                kwargs[name] = Storage(self.storage(), self.bucket, cloudobject_prefix=prefix)
+        return opened
+
+    def describe(self, error: BaseException) -> bytes:
+        """What the client learns of an exception: plain strings, and the exception itself if it can be rebuilt."""
+        import traceback
+
+        code.show_sources(self._sources)
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+            frames = frames.tb_next
+        text = "".join(traceback.format_exception(type(error), error, frames))
+        user_line = ""
+        for frame in traceback.extract_tb(frames):
+            if not frame.filename.startswith((sys.prefix, sys.base_prefix, _PACKAGE)) or not user_line:
+                user_line = f"{os.path.basename(frame.filename)}:{frame.lineno} in {frame.name}"
+        name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+        try:
+            message = str(error)
+        except Exception as broken:  # noqa: BLE001 - __str__ is the user's code
+            message = f"<its __str__ raised {type(broken).__name__}>"
+        return pickle.dumps((name, message, text, user_line, _rebuildable(error)), 5)
+
+    def run(
+        self, call: wire.Call, inline_code: memoryview, *, cold: bool, take_log: Callable[[], bytes]
+    ) -> wire.Outcome:
+        """Run one call to its end, whatever that is."""
+        user, system = _cpu()
+        started = time.time()
+        bytes_in, opened = 0, []
+        try:
+            function = self.function(inline_code)
+            args, kwargs, bytes_in = self.arguments(call)
+            opened = self.inject_into(kwargs, call) if self.inject else []
+        except (StorageError, ConnectionError) as error:
+            ended, place = time.time(), wire.INLINE
+            status, data = wire.Status.UNAVAILABLE, f"{type(error).__name__}: {error}".encode()
+        except BaseException as error:  # noqa: BLE001 - unpickling and importing run the user's code
+            ended, place = time.time(), wire.INLINE
+            status, data = wire.Status.ERROR, self.describe(error)
+        else:
+            started = time.time()
+            ended, status, place, data = self._apply(call, function, args, kwargs)
+            for item in opened:
+                item.close()
+        size = wire.Stored.decode(data).stop if place == wire.STORED else len(data)
+        peak = _peak_memory(ended - started >= _MEASURED)
+        log = take_log()
+        user_now, system_now = _cpu()
+        cpu = user_now - user, system_now - system
+        return wire.Outcome(
+            call.id, call.attempt, status, place, cold, started, ended, *cpu, peak, bytes_in, size, log, data
+        )
+
+    def _apply(
+        self, call: wire.Call, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[float, wire.Status, int, bytes]:
+        try:
+            value = function(*args, **kwargs)
+        except BaseException as error:  # noqa: BLE001 - whatever a call raises is that call's outcome
+            return time.time(), wire.Status.ERROR, wire.INLINE, self.describe(error)
+        return time.time(), *self._answer(call, value)
+
+    def _answer(self, call: wire.Call, value: Any) -> tuple[wire.Status, int, bytes]:
+        try:
+            parts = serialize.fast_dumps(value)
+        except BaseException as error:  # noqa: BLE001 - pickling runs the user's code
+            return wire.Status.ERROR, wire.INLINE, self.describe(serialize.explain(value, "the result", error))
+        size = serialize.size_of(parts)
+        if size <= self.inline:
+            return wire.Status.OK, wire.INLINE, parts[0] if len(parts) == 1 else b"".join(parts)  # type: ignore[return-value]
+        key = records.outcome_key(self.id, call.id, call.attempt)
+        signature = wire.sign(self.keys[self.id], key, *parts)
+        try:
+            self.storage().put(self.bucket, key, [*parts, signature])
+        except (StorageError, ConnectionError) as error:
+            text = f"the result could not be stored: {type(error).__name__}: {error}"
+            return wire.Status.UNAVAILABLE, wire.INLINE, text.encode()
+        return wire.Status.OK, wire.STORED, wire.Stored(key, 0, size + wire.SIGNATURE_SIZE).encode()
+
+
+def _rebuildable(error: BaseException) -> bytes | None:
+    # SystemExit and KeyboardInterrupt would end the client, so they never come back as themselves.
+    if not isinstance(error, Exception):
+        return None
+    try:
+        blob = b"".join(serialize.fast_dumps(error))
+        return blob if type(serialize.loads(blob)) is type(error) else None
+    except Exception:  # noqa: BLE001 - an exception that cannot make the journey travels as text
+        return None
+
+
+def _cpu() -> tuple[float, float]:
+    if resource is None:
+        times = os.times()
+        return times.user, times.system
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime, usage.ru_stime
+
+
+_last_peak = 0
+
+
+def _peak_memory(measure: bool) -> int:
+    """Bytes of this process's resident memory at its highest since the last measured call."""
+    global _last_peak
+    if measure or not _last_peak:
+        try:
+            with open("/proc/self/status", "rb") as status:
+                line = next(line for line in status if line.startswith(b"VmHWM"))
+            _last_peak = int(line.split()[1]) * 1024
+            with open("/proc/self/clear_refs", "wb") as clear:
+                clear.write(b"5")
+        except OSError:  # no /proc: the kernel's own high-water mark, never reset
+            if resource is not None:
+                unit = 1 if sys.platform == "darwin" else 1024
+                _last_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return _last_peak
+
+
+class Jobs:
+    """The jobs this process has seen: messages of one job have one header, so it is read once."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._jobs: OrderedDict[bytes, Job] = OrderedDict()
+        self._cold = True
+
+    def run(self, payload: bytes | bytearray, take_log: Callable[[], bytes]) -> Iterator[wire.Outcome]:
+        """Yield one outcome per call of the message, each as soon as it is known."""
+        header, inline_code, calls = wire.split_payload(payload)
+        job = self._job(header)
+        deadline = time.monotonic() + PATIENCE
+        restore = _set_environment(job.env) if job.env else None
+        first = True
+        try:
+            for call in wire.iter_calls(calls):
+                if not first and time.monotonic() > deadline:
+                    yield unstarted(call)
+                    continue
+                yield job.run(call, inline_code, cold=self._cold, take_log=take_log)
+                first = self._cold = False
+        finally:
+            if restore is not None:
+                restore()
+
+    def _job(self, header: bytes) -> Job:
+        job = self._jobs.get(header)
+        if job is None:
+            fields = json.loads(header)
+            if fields["version"] != wire.VERSION:
+                raise LithopsMiniError(
+                    f"this worker speaks version {wire.VERSION} of the messages, the client {fields['version']}:"
+                    " rebuild the runtime with the client's lithops_mini"
+                )
+            job = self._jobs[header] = Job(fields, self._directory)
+            # A function used by the job before is kept warm; what was used long ago must not hold memory for ever.
+            for other in self._jobs.values():
+                if other.code["sha256"] == job.code["sha256"]:
+                    job.share(other)
+                    break
+            while len(self._jobs) > _REMEMBERED:
+                self._jobs.popitem(last=False)
+        return job
+
+
+def unstarted(call: wire.Call) -> wire.Outcome:
+    """The outcome of a call that is given back."""
+    return empty_outcome(call, wire.Status.UNSTARTED)
+
+
+def empty_outcome(
+    call: wire.Call, status: wire.Status, text: str = "", *, started: float = 0.0, log: bytes = b""
+) -> wire.Outcome:
+    """The outcome of a call that did not return, with a sentence that says why."""
+    ended = time.time() if started else 0.0
+    data = text.encode()
+    return wire.Outcome(
+        call.id, call.attempt, status, wire.INLINE, 0, started, ended, 0.0, 0.0, 0, len(call.arguments), 0, log, data
+    )
+
+
+def _set_environment(env: dict[str, str]) -> Callable[[], None]:
+    before = {name: os.environ.get(name) for name in env}
+    os.environ.update(env)
+
+    def restore() -> None:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+    return restore

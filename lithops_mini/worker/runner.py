@@ -1,0 +1,136 @@
+"""The process that runs user code: reads messages from its supervisor, writes outcomes back, one at a time.
+
+Started as ``main(messages, outcomes, bell, lifeline, directory)`` with four inherited file descriptors. Its standard
+output and error are one file, appended to, which is emptied into the outcome of each call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import sys
+import time
+from struct import Struct
+from typing import NoReturn
+
+from lithops_mini import wire
+from lithops_mini.worker.call import Jobs
+
+LENGTH = Struct("<Q")
+READY = b"R"
+
+# Of a call's output the first and the last bytes are kept.
+LOG_HEAD, LOG_TAIL = 16 << 10, 48 << 10
+
+# The supervisor is told of outcomes at most this often (seconds) while a message is under way: each telling costs two
+# processes a switch, as much as a short call.
+_BELL_INTERVAL = 0.002
+# Half of a pipe's capacity: writing more without telling the supervisor could block for ever.
+_UNTOLD = 32 << 10
+
+
+class Outcomes:
+    """The way back to the supervisor: a pipe for the outcomes, and a bell that says when to read it."""
+
+    def __init__(self, outcomes: int, bell: int) -> None:
+        self._outcomes = outcomes
+        self._bell = bell
+        self._untold = 0
+        self._rung = time.monotonic()
+        os.set_blocking(bell, False)
+
+    def send(self, frame: bytes) -> None:
+        if self._untold + len(frame) <= _UNTOLD:
+            os.write(self._outcomes, frame)
+            self._untold += len(frame)
+            if time.monotonic() - self._rung > _BELL_INTERVAL:
+                self.ring()
+            return
+        # What the pipe cannot hold blocks until it is read: the reader is woken first, sees the start of a frame, and
+        # from then on reads without a bell.
+        self.ring()
+        view = memoryview(frame)
+        written = os.write(self._outcomes, view[:_UNTOLD])
+        self.ring()
+        while written < len(view):
+            written += os.write(self._outcomes, view[written:])
+
+    def ring(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # a full bell has been ringing all along
+            os.write(self._bell, b"!")
+        self._untold, self._rung = 0, time.monotonic()
+
+
+def take_log() -> bytes:
+    """Empty the file behind standard output and error; return what was in it, shortened in the middle."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (ValueError, OSError, AttributeError):
+            continue  # the function closed or replaced it
+    size = os.fstat(1).st_size
+    if not size:
+        return b""
+    if size <= LOG_HEAD + LOG_TAIL:
+        log = os.pread(1, size, 0)
+    else:
+        log = shorten(os.pread(1, LOG_HEAD, 0), os.pread(1, LOG_TAIL, size - LOG_TAIL), size - LOG_HEAD - LOG_TAIL)
+    os.ftruncate(1, 0)
+    return log
+
+
+def shorten(head: bytes, tail: bytes, left_out: int) -> bytes:
+    return b"%b\n... %d bytes of output left out ...\n%b" % (head, left_out, tail)
+
+
+def _read(descriptor: int, size: int) -> bytearray | None:
+    data = bytearray(size)
+    view, filled = memoryview(data), 0
+    while filled < size:
+        count = os.readv(descriptor, [view[filled:]])
+        if not count:
+            return None
+        filled += count
+    return data
+
+
+def _die_with(lifeline: int) -> None:
+    """End this process and its children when the supervisor's end of ``lifeline`` closes, whatever runs then."""
+    import fcntl
+
+    if hasattr(fcntl, "F_SETSIG"):
+        # The kernel itself kills the process group, even while C code holds the interpreter.
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, fcntl.fcntl(lifeline, fcntl.F_GETFL) | os.O_ASYNC)
+    else:
+        import threading
+
+        def watch() -> None:
+            os.read(lifeline, 1)
+            os.killpg(0, signal.SIGKILL)
+
+        threading.Thread(target=watch, daemon=True).start()
+
+
+def main(messages: int, outcomes: int, bell: int, lifeline: int, directory: str) -> NoReturn:
+    """Serve until the supervisor closes ``messages``."""
+    _die_with(lifeline)
+    # A function's child processes must not hold our pipes open.
+    for descriptor in (messages, outcomes, bell, lifeline):
+        os.set_inheritable(descriptor, False)
+    faulthandler.enable(2)
+    jobs = Jobs(directory)
+    out = Outcomes(outcomes, bell)
+    os.write(outcomes, READY)
+    out.ring()
+    while head := _read(messages, LENGTH.size):
+        payload = _read(messages, LENGTH.unpack(head)[0])
+        if payload is None:
+            break
+        for outcome in jobs.run(payload, take_log):
+            out.send(wire.encode_outcome(outcome))
+        out.ring()
+    sys.exit(0)

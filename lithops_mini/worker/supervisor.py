@@ -1,0 +1,255 @@
+"""The surviving parent of a runner: it feeds it messages, watches its time and memory, and says how it ended.
+
+One supervisor has one runner and serves one message at a time. It is the same wherever the worker is: inside the
+client's process on localhost, inside the container or sandbox elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from lithops_mini import wire
+from lithops_mini.errors import InvocationError, Reason
+from lithops_mini.wire import Status
+from lithops_mini.worker.call import empty_outcome, unstarted
+from lithops_mini.worker.process import RunnerProcess, describe_exit
+from lithops_mini.worker.runner import LOG_HEAD, LOG_TAIL, shorten
+
+logger = logging.getLogger("lithops_mini.worker")
+
+# How often a running call is looked at, in seconds: a process filling memory at 4 GB/s passes its limit by 80 MB.
+_TICK = 0.02
+# Output of a running call beyond this is dropped, all but its head, in bytes.
+_LOG_LIMIT = 8 << 20
+
+
+@dataclass
+class _Message:
+    """What is known of the message under way."""
+
+    calls: list[wire.Call]
+    timeout: float | None  # seconds a call may run
+    memory: int | None  # bytes the runner may hold
+    began: float = 0.0  # monotonic: when the call that runs now began
+    started: float = 0.0  # the same by the wall clock
+    done: int = 0
+    outcomes: bytearray = field(default_factory=bytearray)
+    cancelled: frozenset[int] = frozenset()
+    verdict: tuple[int, Status, str] | None = None  # the call the runner was killed for, and why
+    log_head: bytes = b""  # of the running call, once its output had to be cut
+    log_dropped: int = 0
+    log_shown: int = 0
+
+
+class Supervisor:
+    """``run`` is for one thread at a time; ``start``, ``cancel`` and ``close`` may be called from any."""
+
+    def __init__(self, name: str, directory: str, *, python: str | None = None) -> None:
+        """``name`` identifies the worker in replies; ``directory`` is private and takes unpacked modules."""
+        self._name = name
+        self._directory = directory
+        self._python = python
+        self._lock = threading.Lock()
+        self._runner: RunnerProcess | None = None
+        self._started = 0
+        self._closed = False
+        self._message: _Message | None = None
+        self._modules: dict[str, str] = {}  # top-level name -> digest, of what the runner may have imported
+        self._header: tuple[bytes, dict[str, Any]] = (b"", {})
+
+    def start(self) -> RunnerProcess:
+        """Have a runner, starting one if there is none, without waiting until it is ready."""
+        with self._lock:
+            if self._closed:
+                raise InvocationError("this worker was closed", reason=Reason.CANCELLED)
+            if self._runner is None:
+                self._runner = RunnerProcess(self._directory, self._python)
+                self._started += 1
+                self._modules = {}
+                self._ready = False
+            return self._runner
+
+    def cancel(self, calls: frozenset[int]) -> None:
+        """Stop these calls of the message under way: a running one now, the others when their turn comes."""
+        with self._lock:
+            if self._message is not None and self._runner is not None:
+                self._message.cancelled |= calls
+                self._runner.wake()
+
+    def close(self, grace: float = 0.3) -> None:
+        """End the runner: after ``grace`` seconds at most if it is idle, at once if it is not."""
+        with self._lock:
+            self._closed = True
+            runner = self._runner
+            if runner is None:
+                return
+            if self._message is not None:
+                runner.kill()  # the thread in run() sees it and releases the rest
+                return
+            self._runner = None
+        runner.end()
+        runner.finish(grace)
+
+    def run(self, payload: bytes) -> bytes:
+        """Have the calls of ``payload`` run; return the reply, with an outcome for each, whatever became of it.
+
+        Raises ``InvocationError`` if no runner takes the message.
+        """
+        message = self._read(payload)
+        runner = self._hand_over(payload, message)
+        message.began, message.started = time.monotonic(), time.time()
+        while message.done < len(message.calls):
+            self._step(runner, message)
+        with self._lock:
+            self._message = None
+        if self._closed:
+            self._discard()
+            raise InvocationError("the worker was closed while it ran calls", reason=Reason.CANCELLED)
+        return wire.encode_reply(f"{self._name}.{self._started}", bytes(message.outcomes))
+
+    def _read(self, payload: bytes) -> _Message:
+        raw, _, calls = wire.split_payload(payload)
+        if self._header[0] != raw:
+            self._header = (raw, json.loads(raw))
+        header = self._header[1]
+        return _Message(list(wire.iter_calls(calls)), header["timeout"], header["memory"])
+
+    def _hand_over(self, payload: bytes, message: _Message) -> RunnerProcess:
+        modules: dict[str, str] = self._header[1]["modules"]
+        if any(self._modules.get(name, digest) != digest for name, digest in modules.items()):
+            # Another version of a module may be loaded there, and Python cannot unload one safely.
+            self._discard()
+        while True:
+            runner = self.start()
+            with self._lock:
+                self._message = message
+            fresh = not self._ready
+            try:
+                if fresh:
+                    runner.wait_ready()
+                    self._ready = True
+                runner.send(payload)
+            except (InvocationError, BrokenPipeError) as error:
+                # Nothing of this message has run. A runner that ended while it was idle is replaced once.
+                with self._lock:
+                    self._message = None
+                how = describe_exit(self._discard())
+                if fresh:
+                    text = f"a worker process ended before it took a message: {how}\n{error}"
+                    raise InvocationError(text, reason=Reason.DIED, retryable=True) from error
+            else:
+                self._modules = self._modules | modules
+                return runner
+
+    def _discard(self) -> int:
+        """Kill and release the runner if there is one; return its exit code."""
+        with self._lock:
+            runner, self._runner = self._runner, None
+        if runner is None:
+            return 0
+        runner.kill()
+        return runner.reap()
+
+    def _step(self, runner: RunnerProcess, message: _Message) -> None:
+        """Wait until something happens, or it is time to look, and take note of it."""
+        left = _TICK
+        if message.timeout is not None:
+            left = min(left, message.began + message.timeout - time.monotonic())
+        runner.wait(left)
+        ended = runner.exited()
+        runner.drain()
+        self._collect(runner, message)
+        if message.done == len(message.calls):
+            return
+        if ended:
+            self._settle_death(runner, message)
+        elif message.verdict is None and (verdict := self._judge(runner, message)):
+            message.verdict = (message.done, *verdict)
+            runner.kill()
+        else:
+            self._watch_output(runner, message)
+
+    def _judge(self, runner: RunnerProcess, message: _Message) -> tuple[Status, str] | None:
+        """Whether the running call must be stopped, and why."""
+        if message.calls[message.done].id in message.cancelled:
+            return Status.CANCELLED, "cancelled while it ran"
+        if message.timeout is not None and time.monotonic() - message.began >= message.timeout:
+            return Status.TIMEOUT, f"the call ran longer than its timeout of {message.timeout:g} s and was stopped"
+        if message.memory is not None and (used := runner.memory()) > message.memory:
+            limit = f"its limit of {message.memory >> 20:,} MiB (runtime_memory)"
+            return Status.OUT_OF_MEMORY, f"the worker held {used >> 20:,} MiB, over {limit}, and was stopped"
+        return None
+
+    def _settle_death(self, runner: RunnerProcess, message: _Message) -> None:
+        """The runner has ended: an outcome for the call it was at, and the others are given back."""
+        log = self._last_words(runner, message)
+        by_kernel = runner.killed_by_kernel()
+        code = self._discard()
+        victim, *rest = message.calls[message.done :]
+        if message.verdict is None:
+            status, text = Status.DIED, f"the worker process ended: {describe_exit(code)}"
+            if code == -9 and by_kernel:
+                status, text = Status.OUT_OF_MEMORY, "the kernel ran out of memory and killed the worker process"
+            settled = empty_outcome(victim, status, text, started=message.started, log=log)
+        elif message.verdict[0] == message.done:
+            _, status, text = message.verdict
+            settled = empty_outcome(victim, status, text, started=message.started, log=log)
+        else:
+            # The call that was meant had just ended: this one was hit in its place and runs again.
+            settled = unstarted(victim)
+        for outcome in (settled, *map(unstarted, rest)):
+            message.outcomes += wire.encode_outcome(outcome)
+        message.done = len(message.calls)
+
+    def _collect(self, runner: RunnerProcess, message: _Message) -> None:
+        """Move the whole outcomes from the runner's buffer to the message."""
+        start = 0
+        for end in wire.iter_frame_ends(runner.buffer):
+            frame = runner.buffer[start:end]
+            if message.log_head or message.log_shown or logger.isEnabledFor(logging.DEBUG):
+                message.outcomes += self._with_taken_log(message, frame)
+            else:
+                message.outcomes += frame
+            message.done += 1
+            start = end
+        if start:
+            del runner.buffer[:start]
+            message.began, message.started = time.monotonic(), time.time()
+
+    def _with_taken_log(self, message: _Message, frame: bytearray) -> bytes:
+        outcome = next(wire.iter_outcomes(frame))
+        self._show(message, bytes(outcome.log)[message.log_shown :])
+        if message.log_head:
+            log = bytes(outcome.log)
+            outcome = outcome._replace(log=shorten(message.log_head, log[-LOG_TAIL:], message.log_dropped))
+        message.log_head, message.log_dropped, message.log_shown = b"", 0, 0
+        return wire.encode_outcome(outcome)
+
+    def _show(self, message: _Message, output: bytes) -> None:
+        for line in output.decode(errors="replace").splitlines():
+            logger.debug("call %d: %s", message.calls[message.done].id, line)
+
+    def _watch_output(self, runner: RunnerProcess, message: _Message) -> None:
+        size = runner.log_size()
+        if size > message.log_shown and logger.isEnabledFor(logging.DEBUG):
+            new = runner.read_log(message.log_shown, size - message.log_shown)
+            self._show(message, new[: new.rfind(b"\n") + 1])
+            message.log_shown += new.rfind(b"\n") + 1
+        if size > _LOG_LIMIT:
+            message.log_head = message.log_head or runner.read_log(0, LOG_HEAD)
+            message.log_dropped += size - (LOG_HEAD if not message.log_dropped else 0)
+            runner.cut_log()
+            message.log_shown = 0
+
+    def _last_words(self, runner: RunnerProcess, message: _Message) -> bytes:
+        size = runner.log_size()
+        if size <= LOG_HEAD + LOG_TAIL and not message.log_head:
+            return runner.read_log(0, size)
+        head = message.log_head or runner.read_log(0, LOG_HEAD)
+        tail = runner.read_log(max(0, size - LOG_TAIL), LOG_TAIL)
+        return shorten(head, tail, message.log_dropped + max(0, size - LOG_TAIL))
