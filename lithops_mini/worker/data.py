@@ -1,0 +1,198 @@
+"""What a function gets as ``obj``: one partition of an object, a file or a URL."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any, cast
+
+from lithops_mini.errors import AccessDenied, InputError, IntegrityError, NoSuchObject, StorageError
+from lithops_mini.records import Partition
+from lithops_mini.worker.stream import BUFFER, OpenRange, PartitionStream, Readable, buffered
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+    from lithops_mini.storage.base import StorageBackend
+
+
+class DataObject:
+    """One partition of a data source. Nothing is opened before ``data_stream`` is read."""
+
+    bucket: str | None  # objects only
+    key: str | None  # objects only
+    path: str | None  # local files only
+    url: str | None  # URLs only
+    part: int  # the partition's number, from 0
+    total_parts: int  # partitions of this source
+    data_byte_range: tuple[int, int | None]  # as planned; the records are those that begin in it. None: to the end
+    chunk_size: int | None  # bytes of that range
+    size: int | None  # bytes of the whole source; None: its server does not say
+    etag: str | None  # the source's version, where known
+
+    def __init__(self, partition: Partition, storage: StorageBackend | None) -> None:
+        kind, key = partition.kind, partition.key
+        self.bucket = partition.bucket
+        self.key = key if kind == "object" else None
+        self.path = key if kind == "path" else None
+        self.url = key if kind == "url" else None
+        self.part = partition.part
+        self.total_parts = partition.total_parts
+        self.data_byte_range = (partition.start, partition.stop)
+        self.chunk_size = None if partition.stop is None else partition.stop - partition.start
+        self.size = partition.size
+        self.etag = partition.etag
+        self._partition = partition
+        self._storage = storage
+        self._stream: io.BufferedIOBase | None = None
+
+    @property
+    def data_stream(self) -> io.BufferedIOBase:
+        """A binary stream of the partition's records, read as it goes: ``read``, ``read(n)``, ``readinto``,
+        ``readline``, iteration. Lines end with the delimiter the job was given (``\\n`` if it was given None).
+
+        Reading raises ``IntegrityError`` if the source changed since the job was planned, ``StorageError`` if it
+        cannot be read or ends too early.
+        """
+        if self._stream is None:
+            part = self._partition
+            raw: io.RawIOBase = PartitionStream(
+                _opener(part, self._storage), str(self), part.start, part.stop, part.size, part.delimiter
+            )
+            if part.compression:
+                raw = DecompressedStream(raw, part.compression, str(self))
+            self._stream = buffered(raw, part.delimiter)
+        return self._stream
+
+    def records(self) -> Iterator[bytes]:
+        """Iterate over the records, without their delimiter."""
+        delimiter = self._partition.delimiter
+        if delimiter is None:
+            raise InputError(f"{self} is cut into exact bytes (obj_newline=None), which have no records")
+        return map(methodcaller("removesuffix", delimiter), self.data_stream)
+
+    def close(self) -> None:
+        """Close the stream, if it was opened. May be called again."""
+        if self._stream is not None:
+            self._stream.close()
+
+    def __str__(self) -> str:
+        return f"{self.bucket}/{self.key}" if self._partition.kind == "object" else self._partition.key
+
+    def __repr__(self) -> str:
+        return f"<DataObject {self}, part {self.part} of {self.total_parts}>"
+
+
+def open_partition(partition: Partition, storage: StorageBackend | None) -> DataObject:
+    """Return what the function gets for ``partition``; ``storage`` holds the objects, for partitions of objects."""
+    if partition.kind == "object" and storage is None:
+        raise StorageError(f"{partition.bucket}/{partition.key} is in object storage, and this worker has none")
+    return DataObject(partition, storage)
+
+
+def file_version(status: os.stat_result) -> str:
+    """The ``etag`` of a local file."""
+    return f"{status.st_mtime_ns:x}-{status.st_size:x}"
+
+
+def _opener(partition: Partition, storage: StorageBackend | None) -> OpenRange:
+    key, etag = partition.key, partition.etag
+    if partition.kind == "path":
+        return lambda start, _: _open_file(key, etag, start)
+    if partition.kind == "url":
+        from lithops_mini.worker import http  # urllib takes longer to import than all the rest of a worker
+
+        return lambda start, stop: http.open_range(key, start, stop, partition.size, etag)
+    assert storage is not None
+    assert partition.bucket is not None
+    bucket = partition.bucket
+    return lambda start, stop: _open_object(storage, bucket, key, etag, start, stop)
+
+
+def _open_object(
+    storage: StorageBackend, bucket: str, key: str, etag: str | None, start: int, stop: int | None
+) -> Readable:
+    stream = storage.open(bucket, key, start, stop)
+    try:
+        # Asked after opening: a version that is still there now was there then.
+        if etag is not None and storage.head(bucket, key).etag != etag:
+            raise IntegrityError(f"{bucket}/{key} changed after it was planned; run the job again")
+    except BaseException:
+        stream.close()
+        raise
+    return cast("Readable", stream)
+
+
+def _open_file(path: str, etag: str | None, start: int) -> Readable:
+    try:
+        file = open(path, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
+    except FileNotFoundError as error:
+        raise NoSuchObject(f"the file {path} does not exist where the function runs") from error
+    except PermissionError as error:
+        raise AccessDenied(f"the file {path} may not be read") from error
+    except OSError as error:
+        raise StorageError(f"the file {path} cannot be read: {error.strerror}") from error
+    if etag is not None and file_version(os.fstat(file.fileno())) != etag:
+        file.close()
+        raise IntegrityError(f"the file {path} changed after it was planned; run the job again")
+    file.seek(start)
+    return file
+
+
+class DecompressedStream(io.RawIOBase):
+    """Decompresses a stream as it is read. ``StorageError`` if the compressed data is cut short or broken."""
+
+    def __init__(self, raw: io.RawIOBase, compression: str, name: str) -> None:
+        self._raw = raw
+        self._what = f"{name}: its {compression} data"
+        source: Any = io.BufferedReader(raw, BUFFER)
+        self._file: Any
+        self._errors: tuple[type[Exception], ...]
+        if compression == "gzip":
+            import gzip
+            import zlib
+
+            self._file, self._errors = gzip.GzipFile(fileobj=source), (gzip.BadGzipFile, zlib.error)
+        elif compression == "bz2":
+            import bz2
+
+            self._file, self._errors = bz2.BZ2File(source), ()
+        elif compression == "xz":
+            import lzma
+
+            self._file, self._errors = lzma.LZMAFile(source), (lzma.LZMAError,)  # noqa: SIM115 - close() does
+        else:
+            raise StorageError(f"{name} is compressed as {compression!r}; gzip, bz2 and xz can be read")
+        self._source = source
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        with self._translated():
+            return int(self._file.readinto(buffer))
+
+    def readall(self) -> bytes:
+        with self._translated():
+            return bytes(self._file.read())
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except EOFError as error:
+            raise StorageError(f"{self._what} is cut short: the file ends before the data does") from error
+        except self._errors as error:
+            raise StorageError(f"{self._what} is broken: {error}") from error
+        except StorageError:
+            raise
+        except OSError as error:  # bz2's word for broken data
+            raise StorageError(f"{self._what} cannot be read: {error}") from error
+
+    def close(self) -> None:
+        self._file.close()
+        self._source.close()
+        super().close()
