@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self, TextIO
 
+from lithops_mini.durations import format_duration
+
 QUIET = 0.5  # seconds: a wait shorter than this draws nothing, unless it was asked to
 DRAW_EVERY = 0.125  # seconds between drawings; with the last one that is never more than ten in a second
 LINE_EVERY_PERCENT = 10
@@ -123,9 +125,9 @@ class _Snapshot:
         parts = [] if self.complete else [f"{counters.running:,} running"]
         parts += [f"{counters.failed:,} failed", f"{counters.retried:,} retried", _rate(rate)]
         if self.complete:
-            parts.append(f"took {_duration(self.elapsed)}")
+            parts.append(f"took {format_duration(self.elapsed, 2)}")
         else:
-            parts.append(f"{_duration((counters.total - counters.done) / rate) if rate else '?'} left")
+            parts.append(f"{format_duration((counters.total - counters.done) / rate, 2) if rate else '?'} left")
         return ", ".join(parts)
 
 
@@ -219,13 +221,3 @@ def _rate(per_second: float) -> str:
     else:
         rate, unit = per_second * 3600, "h"
     return f"{rate:,.0f}/{unit}" if rate >= 10 or rate == 0 else f"{rate:.1f}/{unit}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes == 0:
-        return f"{rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

@@ -1,0 +1,102 @@
+"""What a job did, as a table of text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from lithops_mini.durations import format_duration
+from lithops_mini.records import CallStats
+from lithops_mini.shorten import shorten
+from lithops_mini.sizes import format_size
+
+Stages = Sequence[tuple[str, Sequence[CallStats]]]
+
+_COLUMNS = 4  # of stages; with more of them the first are added up
+_NAME_WIDTH = 18
+
+
+def summary(
+    stages: Stages, *, backend: str, storage: str, executor_id: str = "", runtime_memory: int | None = None
+) -> str:
+    """Return the job summary: a column for each stage and one for all, fewer than 30 lines, without a final newline.
+
+    ``stages`` are names with the stats of settled calls, in the order they ran; stages without calls are left out.
+    ``runtime_memory`` is what each call may use, in MiB; with it the table has GB-seconds: its product with the
+    function times, as clouds bill it before rounding. Times of a call are those of the attempt that counted.
+    """
+    where = f"Job summary: backend {backend}, storage {storage}" + (f", executor {executor_id}" if executor_id else "")
+    columns = [(name, list(stats)) for name, stats in stages if stats]
+    if not columns:
+        return f"{where}\n\nNo call has been settled."
+    everything = [call for _, stats in columns for call in stats]
+    if len(columns) > _COLUMNS:
+        earlier, columns = columns[: 1 - _COLUMNS], columns[1 - _COLUMNS :]
+        columns.insert(0, (f"{len(earlier)} earlier", [call for _, stats in earlier for call in stats]))
+    if len(columns) > 1:
+        columns.append(("total", everything))
+    rows = [["", *(shorten(name, _NAME_WIDTH) for name, _ in columns)]]
+    rows += [[label, *(write(stats) for _, stats in columns)] for label, write in _ROWS]
+    if runtime_memory is not None:
+        gigabytes = runtime_memory / 1024
+        rows.append(["GB-seconds", *(f"{gigabytes * sum(_function_times(stats)):,.2f}" for _, stats in columns)])
+    return f"{where}\n\n{_align(rows)}"
+
+
+def _align(rows: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = (
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _function_times(stats: Sequence[CallStats]) -> list[float]:
+    return sorted(time for call in stats if (time := call.function_time) is not None)
+
+
+def _quantile(times: list[float], share: float) -> str:
+    """The smallest of the sorted times that at least this share does not pass."""
+    return format_duration(times[max(-int(-share * len(times) // 1) - 1, 0)]) if times else "-"
+
+
+def _wall_time(stats: Sequence[CallStats]) -> float:
+    return max(call.settled for call in stats) - min(call.submitted for call in stats)
+
+
+def _parallelism(stats: Sequence[CallStats]) -> str:
+    wall = _wall_time(stats)
+    return f"{sum(_function_times(stats)) / wall:.1f}" if wall > 0 else "-"
+
+
+def _start_delay(stats: Sequence[CallStats]) -> str:
+    return _quantile(sorted(call.started - call.submitted for call in stats if call.started is not None), 0.5)
+
+
+def _count(holds: Callable[[CallStats], bool]) -> Callable[[Sequence[CallStats]], str]:
+    return lambda stats: f"{sum(map(holds, stats)):,}"
+
+
+_ROWS: list[tuple[str, Callable[[Sequence[CallStats]], str]]] = [
+    ("calls", lambda stats: f"{len(stats):,}"),
+    ("  ok", _count(lambda call: call.status == "ok")),
+    ("  failed", _count(lambda call: call.status not in ("ok", "cancelled"))),
+    ("  cancelled", _count(lambda call: call.status == "cancelled")),
+    ("retries", lambda stats: f"{sum(max(call.attempt - 1, 0) for call in stats):,}"),
+    ("workers", lambda stats: f"{len({call.worker_id for call in stats} - {''}):,}"),
+    ("  cold starts", _count(lambda call: call.cold)),
+    ("wall time", lambda stats: format_duration(_wall_time(stats))),
+    ("calls at once, mean", _parallelism),
+    ("start delay, median", _start_delay),
+    ("function time, sum", lambda stats: format_duration(sum(_function_times(stats)))),
+    ("  median", lambda stats: _quantile(_function_times(stats), 0.5)),
+    ("  95th percentile", lambda stats: _quantile(_function_times(stats), 0.95)),
+    ("  longest", lambda stats: _quantile(_function_times(stats), 1.0)),
+    ("CPU time, user", lambda stats: format_duration(sum(call.cpu_user for call in stats))),
+    ("  system", lambda stats: format_duration(sum(call.cpu_system for call in stats))),
+    ("memory, peak", lambda stats: format_size(max(call.peak_memory for call in stats))),
+    ("bytes in", lambda stats: format_size(sum(call.bytes_in for call in stats))),
+    ("bytes out", lambda stats: format_size(sum(call.bytes_out for call in stats))),
+]
