@@ -15,9 +15,9 @@ def completion(ctx: click.Context, shell: str) -> None:
     It completes commands, options and the names of profiles and backends.
 
     \b
-    bash, in ~/.bashrc:                      eval "$(lithops-mini completion bash)"
-    zsh, in ~/.zshrc:                        eval "$(lithops-mini completion zsh)"
-    fish, in ~/.config/fish/config.fish:     lithops-mini completion fish | source
+    ~/.bashrc:                    eval "$(lithops-mini completion bash)"
+    ~/.zshrc:                     eval "$(lithops-mini completion zsh)"
+    ~/.config/fish/config.fish:   lithops-mini completion fish | source
     """
     script = get_completion_class(shell)
     if script is None:

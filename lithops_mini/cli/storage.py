@@ -1,0 +1,298 @@
+"""lithops-mini storage: objects in and out of the configured storage."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from lithops_mini.cli.options import Selection, config_options
+from lithops_mini.errors import InputError, NoSuchBucket, NoSuchObject
+from lithops_mini.sizes import format_size
+
+if TYPE_CHECKING:
+    from lithops_mini.storage.api import Storage
+
+_LARGE = 8 << 20  # bytes from which a transfer has a progress bar
+
+
+@dataclass(frozen=True)
+class Place:
+    """``BUCKET/KEY`` or ``BUCKET/PREFIX/`` of the command line."""
+
+    bucket: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.bucket}/{self.key}"
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it stands for what lies below it."""
+        return self.key == "" or self.key.endswith("/")
+
+    def below(self) -> Place:
+        """The same place as a directory."""
+        return self if self.is_directory else Place(self.bucket, f"{self.key}/")
+
+
+def _place(text: str) -> Place:
+    bucket, _, key = text.partition("/")
+    if not bucket:
+        raise click.BadParameter(f"{text!r} does not begin with a bucket, as in BUCKET/KEY")
+    return Place(bucket, key)
+
+
+@click.group()
+def storage() -> None:
+    """Put, get, list and delete objects.
+
+    \b
+    Examples:
+      lithops-mini storage put weather.csv my-bucket/raw/
+      lithops-mini storage list my-bucket/raw/
+      lithops-mini storage get my-bucket/raw/weather.csv - | head
+      lithops-mini storage delete -r my-bucket/raw/
+    """
+
+
+@storage.command()
+@click.argument("sources", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True))
+@click.argument("target", metavar="BUCKET[/KEY]", type=_place)
+@click.option("-r", "--recursive", is_flag=True, help="Put what is in directories, with their structure.")
+@click.option("--create-bucket", is_flag=True, help="Make the bucket if it does not exist.")
+@config_options
+def put(sources: tuple[str, ...], target: Place, recursive: bool, create_bucket: bool, selection: Selection) -> None:
+    """Store files as objects.
+
+    A target that is a bucket or ends in "/" keeps the files' names. "-" is standard input. Of a directory, the files in
+    it go below the target; links to directories are not followed. Existing objects are replaced.
+
+    \b
+    Examples:
+      lithops-mini storage put --create-bucket weather.csv flights.csv my-bucket
+      lithops-mini storage put weather.csv my-bucket/raw/2013.csv
+      lithops-mini storage put -r data my-bucket/raw/
+      pg_dump sales | lithops-mini storage put - my-bucket/sales.sql
+    """
+    uploads = [upload for source in sources for upload in _uploads(source, target, recursive, alone=len(sources) == 1)]
+    total = sum(os.path.getsize(path) for path, _ in uploads if path != "-")
+    with _open(selection) as store, _progress(total) as progress:
+        if create_bucket:
+            store.create_bucket(target.bucket)
+        else:
+            try:
+                store.head_bucket(target.bucket)
+            except NoSuchBucket as error:
+                raise NoSuchBucket(f"{error}; --create-bucket makes it") from error
+        for path, key in uploads:
+            if path != "-":
+                store.upload_file(path, target.bucket, key, progress=progress)
+                continue
+            with store.open(target.bucket, key, "wb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+    where = Place(target.bucket, uploads[0][1]) if len(uploads) == 1 else target
+    click.echo(
+        f"Stored {_count(len(uploads))}, {format_size(total)}: {where}" if "-" not in sources else f"Stored {where}"
+    )
+
+
+@storage.command()
+@click.argument("source", metavar="BUCKET/KEY", type=_place)
+@click.argument("target", metavar="[PATH]", required=False, type=click.Path(allow_dash=True))
+@click.option("-r", "--recursive", is_flag=True, help="Get everything below BUCKET/PREFIX/ into the directory PATH.")
+@config_options
+def get(source: Place, target: str | None, recursive: bool, selection: Selection) -> None:
+    """Write objects to files.
+
+    PATH is the working directory if it is not given; "-" is standard output. A file appears when it is complete.
+    Existing files are replaced.
+
+    \b
+    Examples:
+      lithops-mini storage get my-bucket/raw/weather.csv
+      lithops-mini storage get my-bucket/raw/weather.csv - | head
+      lithops-mini storage get -r my-bucket/raw/ data
+    """
+    if recursive:
+        _get_below(source.below(), target or ".", selection)
+        return
+    if source.is_directory:
+        raise click.UsageError(f"{source} is not one object; -r gets everything below it")
+    with _open(selection) as store:
+        if target == "-":
+            with store.get_object(source.bucket, source.key, stream=True) as stream:
+                shutil.copyfileobj(stream, sys.stdout.buffer)
+            return
+        size = store.head_object(source.bucket, source.key).size
+        with _progress(size) as progress:
+            path = store.download_file(source.bucket, source.key, target, progress=progress)
+    click.echo(f"Wrote {path}, {format_size(size)}")
+
+
+@storage.command("list")
+@click.argument("where", metavar="[BUCKET[/PREFIX]]", required=False, type=_place)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line, with exact sizes and times.")
+@config_options
+def list_(where: Place | None, as_json: bool, selection: Selection) -> None:
+    """List the objects whose keys begin with PREFIX.
+
+    BUCKET is the profile's storage_bucket if it is not given.
+
+    \b
+    Examples:
+      lithops-mini storage list
+      lithops-mini storage list my-bucket/raw/2013
+      lithops-mini storage list my-bucket --json | jq .size
+    """
+    with _open(selection) as store:
+        bucket, prefix = (where.bucket, where.key) if where else (store.bucket, "")
+        count = total = 0
+        for info in store.list_objects(bucket, prefix):
+            count, total = count + 1, total + info.size
+            if as_json:
+                row = {"key": info.key, "size": info.size, "etag": info.etag, "modified": info.modified}
+                click.echo(json.dumps({"bucket": bucket, **row}))
+            else:
+                modified = datetime.fromtimestamp(info.modified).isoformat(sep=" ", timespec="seconds")
+                click.echo(f"{format_size(info.size):>10}  {modified}  {_printable(info.key)}")
+    if not as_json:
+        click.echo(f"{_count(count)}, {format_size(total)}", err=True)
+
+
+@storage.command()
+@click.argument("places", metavar="BUCKET/KEY...", nargs=-1, required=True, type=_place)
+@click.option("-r", "--recursive", is_flag=True, help="Delete everything below BUCKET/PREFIX/.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before deleting with -r.")
+@config_options
+def delete(places: tuple[Place, ...], recursive: bool, yes: bool, selection: Selection) -> None:
+    """Delete objects.
+
+    With -r asks first, with the number of objects and their size.
+
+    \b
+    Examples:
+      lithops-mini storage delete my-bucket/raw/weather.csv
+      lithops-mini storage delete -r my-bucket/raw/
+      lithops-mini storage delete -r -y my-bucket
+    """
+    if not recursive and (directory := next((place for place in places if place.is_directory), None)):
+        raise click.UsageError(f"{directory} is not one object; -r deletes everything below it")
+    if recursive and not yes and not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask on: add --yes to delete with -r")
+    with _open(selection) as store:
+        found = {place: _found(store, place, recursive) for place in places}
+        keys = sum(len(sizes) for sizes in found.values())
+        total = sum(sum(sizes.values()) for sizes in found.values())
+        names = ", ".join(_printable(str(place.below() if recursive else place)) for place in places)
+        if (
+            recursive
+            and not yes
+            and not click.confirm(f"Delete {_count(keys)}, {format_size(total)}: {names}?", err=True)
+        ):
+            click.echo("Nothing was deleted.")
+            click.get_current_context().exit(1)
+        for place, sizes in found.items():
+            store.delete_objects(place.bucket, sizes)
+    click.echo(f"Deleted {_count(keys)}, {format_size(total)}: {names}")
+
+
+@contextmanager
+def _open(selection: Selection) -> Iterator[Storage]:
+    from lithops_mini import registry
+    from lithops_mini.storage.api import Storage
+
+    config = selection.load()
+    backend = registry.find("storage", config.storage)(config.storage_options)
+    with Storage(backend, config.job.storage_bucket) as store:
+        yield store
+
+
+def _uploads(source: str, target: Place, recursive: bool, *, alone: bool) -> Iterator[tuple[str, str]]:
+    """The files of one source, each with its key."""
+    if os.path.isdir(source):
+        if not recursive:
+            raise click.UsageError(f"{source} is a directory; -r puts what is in it")
+        for directory, subdirectories, names in os.walk(source, onerror=_raise):
+            subdirectories.sort()
+            for name in sorted(names):
+                path = os.path.join(directory, name)
+                relative = os.path.relpath(path, source).replace(os.sep, "/")
+                yield path, target.below().key + relative
+    elif not target.is_directory and alone:
+        yield source, target.key
+    elif source == "-":
+        raise click.UsageError("standard input has no name: give the object's whole key, as BUCKET/KEY")
+    elif not target.is_directory:
+        raise click.UsageError(f"several files need a bucket or a prefix that ends in '/', not {target}")
+    else:
+        yield source, target.key + os.path.basename(source)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _get_below(source: Place, directory: str, selection: Selection) -> None:
+    if directory == "-":
+        raise click.UsageError("-r needs a directory, not standard output")
+    with _open(selection) as store:
+        # an empty object that ends in "/" is how consoles of object stores show a directory
+        infos = [i for i in store.list_objects(source.bucket, source.key) if i.size or not i.key.endswith("/")]
+        if not infos:
+            raise NoSuchObject(f"there is no object below {source}")
+        paths = {info.key: _path_below(directory, info.key.removeprefix(source.key)) for info in infos}
+        total = sum(info.size for info in infos)
+        with _progress(total) as progress:
+            for key, path in paths.items():
+                store.download_file(source.bucket, key, path, progress=progress)
+    click.echo(f"Wrote {_count(len(infos), 'file')}, {format_size(total)}: {directory}")
+
+
+def _path_below(directory: str, relative: str) -> str:
+    parts = relative.split("/")
+    if any(part in ("", ".", "..") or os.sep in part or "\0" in part for part in parts):
+        raise InputError(f"the key's end {relative!r} is not a path below {directory}; get this object by itself")
+    return os.path.join(directory, *parts)
+
+
+def _found(store: Storage, place: Place, recursive: bool) -> dict[str, int]:
+    """The keys a place stands for, with their sizes in bytes; ``NoSuchObject`` if there are none."""
+    if not recursive:
+        return {place.key: store.head_object(place.bucket, place.key).size}
+    found = {info.key: info.size for info in store.list_objects(place.bucket, place.below().key)}
+    if not found:
+        raise NoSuchObject(f"there is no object below {place.below()}")
+    return found
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], object] | None]:
+    """A callback for a transfer that is large enough, on a terminal, to be watched."""
+    if total < _LARGE or not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1024, leave=False) as bar:
+        yield bar.update
+
+
+def _count(number: int, what: str = "object") -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _printable(key: str) -> str:
+    """A key as one line that cannot steer the terminal."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in key)
+
+
+COMMANDS = [storage]
