@@ -45,7 +45,7 @@ _FAILURES: dict[int, tuple[type[Exception], str]] = {
     errno.EXDEV: (StorageError, "the bucket is on another file system than its storage_path"),
     errno.ENOTDIR: (StorageError, "a part of its path is an object, so no key can lie below that"),
     errno.EISDIR: (StorageError, "other keys lie below it, so it cannot be an object as well"),
-    errno.ENAMETOOLONG: (InputError, "a part of it between slashes is longer than a file name may be (255 bytes)"),
+    errno.ENAMETOOLONG: (InputError, "a part of it between slashes is longer than a file name may be there"),
 }
 
 
@@ -62,9 +62,9 @@ class LocalhostStorageOptions:
 class LocalhostStorage(StorageBackend):
     """A directory tree of this machine.
 
-    Keys have at most 1,024 bytes; their parts between slashes are file names, hence not empty, ``.`` or ``..``. A key
-    cannot be an object and the beginning of another key's path at once. Symbolic links are neither followed nor listed.
-    Files that other programs put there are objects too; one that they change loses its metadata.
+    Keys have at most 1,024 bytes; their parts between slashes are file names: at most 255 bytes, not empty, ``.`` or
+    ``..``. A key cannot be an object and the beginning of another key's path at once. Symbolic links are neither
+    followed nor listed. Files that other programs put there are objects too; one that they change loses its metadata.
     """
 
     Options: ClassVar[type[Any]] = LocalhostStorageOptions

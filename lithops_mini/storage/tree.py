@@ -13,6 +13,7 @@ from lithops_mini.errors import AccessDenied, InputError, NoSuchBucket, NoSuchOb
 from lithops_mini.storage.base import ObjectInfo
 
 MAX_KEY = 1024  # bytes of UTF-8, as in S3
+MAX_PART = 255  # bytes of a file name on the file systems in use
 STALE = 24 * 3600.0  # seconds after its last write until a temporary file is taken for a crashed writer's
 
 _TEMPORARY = b".temporary"
@@ -40,6 +41,10 @@ def _split(key: bytes) -> Sequence[bytes]:
         raise InputError(
             f"{_shown(key)} cannot be a key here: its parts between slashes are file names, so none is empty, '.' or "
             "'..' or contains a NUL"
+        )
+    if len(key) > MAX_PART and len(max(parts, key=len)) > MAX_PART:
+        raise InputError(
+            f"{_shown(key)} cannot be a key here: a part of it is longer than a file name ({MAX_PART} bytes)"
         )
     return parts
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from types import TracebackType
-from typing import IO, Any
+from typing import Any, BinaryIO, cast
 
 from lithops_mini.storage.base import StorageBackend
 
@@ -20,7 +20,7 @@ class Writer(io.BufferedIOBase):
 
         self._backend, self._bucket, self._key = backend, bucket, key
         self.name = f"{bucket}/{key}"
-        self._spool: IO[bytes] | None = SpooledTemporaryFile(_SPOOL)  # noqa: SIM115 - closed by close()
+        self._spool: BinaryIO | None = cast(BinaryIO, SpooledTemporaryFile(_SPOOL))  # noqa: SIM115 - close() does
 
     def writable(self) -> bool:
         return True
