@@ -641,6 +641,23 @@ def test_every_key_is_explained(without_plugins):
             assert property_.get("description"), f"{key}.{inner}"
 
 
+def test_every_key_is_documented(without_plugins):
+    page = (REPOSITORY / "docs" / "configuration.md").read_text()
+    profile_schema = schema()["$defs"]["profile"]["properties"]
+    sections = [described["properties"] for described in profile_schema.values() if "properties" in described]
+    for properties in (profile_schema, *sections):
+        for key, described in properties.items():
+            if "properties" in described:
+                assert f"### `{key}`" in page
+                continue
+            default = described["default"]
+            shown = f"`{default}`" if default not in (None, True, False) and not isinstance(default, int) else ""
+            shown = shown or json.dumps(default)
+            assert any(line.startswith(f"| `{key}` |") and f"| {shown} |" in line for line in page.splitlines()), key
+    for name in ("CONFIG_FILE", "PROFILE", "BACKEND", "STORAGE", "LOG_LEVEL", "CONFIG"):
+        assert f"| `LITHOPS_MINI_{name}` |" in page
+
+
 # --- how long it takes
 
 
