@@ -137,8 +137,10 @@ def write_table(path: Path, result: Sums, labels: tuple[str, str], columns: tupl
         table.append([*line, *(MISSING if mean is None else f"{mean[1]:.2f}" for mean in means)])
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(table)
-    for row in table[:6]:
-        print("".join(f"{cell:>11}" for cell in row))
+    head = table[:6]
+    widths = [max(map(len, column)) for column in zip(*head, strict=True)]
+    for row in head:
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
     print(f"... {len(lines)} lines in {path}\n")
 
 
