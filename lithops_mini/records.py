@@ -29,6 +29,12 @@ def manifest_key(job_id: str) -> str:
     return job_prefix(job_id) + "manifest"
 
 
+def job_of_manifest(key: str) -> str | None:
+    """The job whose manifest this key is; ``None`` for any other key."""
+    parts = key.removeprefix(JOBS_PREFIX).split("/")
+    return f"{parts[0]}-{parts[1]}" if len(parts) == 3 and parts[2] == "manifest" else None
+
+
 def inputs_key(job_id: str) -> str:
     """The arguments too large to travel in messages, one after the other."""
     return job_prefix(job_id) + "inputs"

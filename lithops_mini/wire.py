@@ -1,11 +1,11 @@
 """The bytes of messages: client to worker (payload), worker to client (reply). Little-endian, no pickle outside blobs.
 
     payload := u32 header length, u32 code length, header (JSON), code, call*
-    call    := u32 id, u16 attempt, u8 place, u32 dependencies length, u64 arguments length, dependencies, arguments
+    call    := u32 id, u16 attempt, u8 stored, u32 dependencies length, u64 arguments length, dependencies, arguments
     reply   := u16 length, worker id (UTF-8), outcome*
     outcome := the fields of OUTCOME, log, data
 
-``place`` says whether the bytes are the thing itself (INLINE) or a ``Stored`` reference to it.
+``stored`` (in an outcome ``place``) says which of the bytes are a ``Stored`` reference instead of the thing itself.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from lithops_mini.errors import IntegrityError
 
 VERSION = 1
 INLINE, STORED = 0, 1
+STORED_ARGUMENTS, STORED_DEPENDENCIES = 1, 2
 SIGNATURE_SIZE = hashlib.sha256().digest_size
 
 
@@ -88,7 +89,7 @@ class Call(NamedTuple):
 
     id: int
     attempt: int
-    place: int
+    stored: int
     dependencies: bytes | memoryview
     arguments: bytes | memoryview
 
@@ -100,11 +101,8 @@ def encode_header(header: dict[str, Any]) -> bytes:
 def encode_payload(header: bytes, code: bytes, calls: list[Call]) -> bytes:
     parts: list[bytes | memoryview] = [_PAYLOAD.pack(len(header), len(code)), header, code]
     pack = _CALL.pack
-    for call in calls:
-        parts.append(pack(call.id, call.attempt, call.place, len(call.dependencies), len(call.arguments)))
-        if call.dependencies:
-            parts.append(call.dependencies)
-        parts.append(call.arguments)
+    for number, attempt, stored, dependencies, arguments in calls:
+        parts += (pack(number, attempt, stored, len(dependencies), len(arguments)), dependencies, arguments)
     return b"".join(parts)
 
 
@@ -126,11 +124,11 @@ def split_payload(payload: bytes | bytearray | memoryview) -> tuple[bytes, memor
 def iter_calls(calls: memoryview) -> Iterator[Call]:
     position, end, unpack, size = 0, len(calls), _CALL.unpack_from, _CALL.size
     while position < end:
-        number, attempt, place, n_dependencies, n_arguments = unpack(calls, position)
+        number, attempt, stored, n_dependencies, n_arguments = unpack(calls, position)
         position += size
         middle = position + n_dependencies
         stop = middle + n_arguments
-        yield Call(number, attempt, place, calls[position:middle], calls[middle:stop])
+        yield Call(number, attempt, stored, calls[position:middle], calls[middle:stop])
         position = stop
 
 

@@ -29,6 +29,7 @@ class InlineCompute(ComputeBackend):
     max_payload: ClassVar[int] = 1 << 20
     max_reply: ClassVar[int] = 1 << 20
     shares_files: ClassVar[bool] = True
+    shows_output: ClassVar[bool] = True
     isolates: ClassVar[bool] = False
 
     def __init__(self, options: InlineOptions) -> None:

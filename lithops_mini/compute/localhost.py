@@ -35,6 +35,7 @@ class LocalhostCompute(ComputeBackend):
     max_payload: ClassVar[int] = 1 << 20
     max_reply: ClassVar[int] = 1 << 20
     shares_files: ClassVar[bool] = True
+    shows_output: ClassVar[bool] = True
 
     def __init__(self, options: LocalhostOptions) -> None:
         self._concurrency = options.max_workers or len(os.sched_getaffinity(0))

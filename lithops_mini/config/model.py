@@ -67,6 +67,10 @@ class JobSettings:
         default=None,
         metadata={"help": "Show progress on stderr: a bar on a terminal, else lines; null decides by itself."},
     )
+    show_inputs: bool = field(
+        default=True,
+        metadata={"help": "Whether the errors of failed calls show their inputs, shortened."},
+    )
     data_cleaner: bool = field(
         default=True,
         metadata={"help": "Whether an executor removes its jobs' bulk data from storage when it closes."},

@@ -74,14 +74,14 @@ class Job:
     def arguments(self, call: wire.Call) -> tuple[tuple[Any, ...], dict[str, Any], int]:
         """Return args, kwargs and how many bytes they were."""
         data = memoryview(call.arguments)
-        if call.place == wire.STORED:
+        if call.stored & wire.STORED_ARGUMENTS:
             at = wire.Stored.decode(data)
             data = memoryview(dependencies.read_stored(self.storage(), self.bucket, at))
             wire.check_digest(at.sha256, f"the input of call {call.id}", data)
         table = None
         if call.dependencies:
             table_data = memoryview(call.dependencies)
-            if table_data[0] == ord("["):
+            if call.stored & wire.STORED_DEPENDENCIES:
                 at = wire.Stored.decode(table_data)
                 table_data = memoryview(dependencies.read_stored(self.storage(), self.bucket, at))
                 wire.check_digest(at.sha256, f"the dependencies of call {call.id}", table_data)
@@ -93,9 +93,7 @@ class Job:
         """Fill the parameters the function asks for by name; return what must be closed after the call."""
         opened: list[Any] = []
         for name in self.inject:
-            if name == "id":
-                kwargs[name] = call.id
-            elif name in ("obj", "url"):
+            if name in ("obj", "url"):
                 from lithops_mini.worker.data import open_partition
 
                 planned = kwargs[name]
@@ -105,6 +103,10 @@ class Job:
                 ]
                 opened += objects
                 kwargs[name] = objects if isinstance(planned, list) else objects[0]
+            elif name in kwargs:
+                continue  # the caller gave it a value of its own
+            elif name == "id":
+                kwargs[name] = call.id
             else:
                 from lithops_mini.storage.api import Storage
 

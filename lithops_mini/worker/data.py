@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from lithops_mini.errors import AccessDenied, InputError, IntegrityError, NoSuchObject, StorageError
 from lithops_mini.records import Partition
-from lithops_mini.worker.stream import BUFFER, OpenRange, PartitionStream, Readable, buffered
+from lithops_mini.worker.stream import BUFFER, OpenRange, PartitionStream, RawStream, Readable, buffered
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -142,11 +142,11 @@ def _open_file(path: str, etag: str | None, start: int) -> Readable:
     return file
 
 
-class DecompressedStream(io.RawIOBase):
+class DecompressedStream(RawStream):
     """Decompresses a stream as it is read. ``StorageError`` if the compressed data is cut short or broken."""
 
     def __init__(self, raw: io.RawIOBase, compression: str, name: str) -> None:
-        self._raw = raw
+        super().__init__()
         self._what = f"{name}: its {compression} data"
         source: Any = io.BufferedReader(raw, BUFFER)
         self._file: Any
@@ -167,9 +167,6 @@ class DecompressedStream(io.RawIOBase):
         else:
             raise StorageError(f"{name} is compressed as {compression!r}; gzip, bz2 and xz can be read")
         self._source = source
-
-    def readable(self) -> bool:
-        return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         with self._translated():

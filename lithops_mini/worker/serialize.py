@@ -28,7 +28,7 @@ _MARK = ord("B")
 _PLAIN = (type(None), bool, int, float, str, bytes)
 
 
-def dumps(value: Any, pickler: type[cloudpickle.Pickler] = cloudpickle.Pickler) -> list[Buffer]:
+def dumps(value: Any, pickler: Callable[..., Any] = cloudpickle.Pickler) -> list[Buffer]:
     """Pickle ``value``; the blob is the returned parts joined. Raises whatever pickling raises."""
     if type(value) in _PLAIN:
         return [pickle.dumps(value, 5)]
@@ -97,6 +97,11 @@ def loads(blob: Buffer) -> Any:
         parts.append(view[position : position + size])
         position += size
     return pickle.loads(parts[0], buffers=parts[1:])
+
+
+def loads_own(blob: Buffer) -> Any:
+    """``loads`` of a part of a message: what views it gets views a copy, so the message itself need not be kept."""
+    return loads(bytearray(blob) if blob[0] == _MARK else blob)
 
 
 def explain(value: Any, what: str, error: BaseException) -> SerializationError:

@@ -1,0 +1,613 @@
+"""What the user holds: an executor that takes functions and inputs, and gives futures."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, SupportsIndex
+
+from lithops_mini import config as configuration
+from lithops_mini import logs, plots, records, registry, report, wire
+from lithops_mini.compute.base import ComputeBackend
+from lithops_mini.errors import InputError, LithopsMiniError
+from lithops_mini.job import manifest
+from lithops_mini.job.dispatch import Dispatcher
+from lithops_mini.job.future import ResponseFuture
+from lithops_mini.job.job import Call, Job, Policy
+from lithops_mini.job.keys import job_key
+from lithops_mini.job.plan import Cut, ExtraArgs, Parameters, PlannedCall, plan_map
+from lithops_mini.job.stage import Code, MapResults, Stage, name_of
+from lithops_mini.records import CallStats
+from lithops_mini.storage.api import Storage
+from lithops_mini.storage.base import StorageBackend
+from lithops_mini.waiting import ALL_COMPLETED, FutureList, Futures, get_result, wait
+from lithops_mini.worker import serialize
+
+logger = logging.getLogger("lithops_mini")
+
+# Arguments and results up to this size travel in messages, larger ones through storage; in bytes. A backend with small
+# messages has a smaller limit.
+_INLINE = 256 << 10
+# The same for the function with its modules, which goes with every message.
+_INLINE_CODE = 32 << 10
+
+_open_executors: weakref.WeakSet[FunctionExecutor] = weakref.WeakSet()
+
+
+@dataclass(frozen=True)
+class CallOptions:
+    """How the calls of one job are run: the arguments ``map``, ``map_reduce`` and ``call_async`` share."""
+
+    extra_env: Mapping[str, str]
+    runtime_memory: int | None
+    timeout: float | None
+    include_modules: tuple[str, ...]
+    exclude_modules: tuple[str, ...]
+    policy: Policy
+
+
+class FunctionExecutor:
+    """Runs functions on a compute backend. Use it as a context manager, or call ``shutdown`` when done.
+
+    May be used from several threads. Everything its jobs store lies under one prefix of the job bucket.
+    """
+
+    def __init__(
+        self,
+        backend: str | None = None,
+        storage: str | None = None,
+        profile: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        config_file: str | os.PathLike[str] | None = None,
+        **settings: Any,
+    ) -> None:
+        """``docs/configuration.md`` lists the settings and where they come from. Raises ``ConfigError``, or what the
+        backends raise when they cannot be reached.
+        """
+        self.config = configuration.load(
+            backend=backend, storage=storage, profile=profile, config=config, config_file=config_file, **settings
+        )
+        job = self.config.job
+        logs.setup(job.log_level)
+        self.executor_id = os.urandom(6).hex()
+        self._closed = False
+        self._lock = threading.Lock()
+        self._jobs: list[Job] = []
+        self._unread: list[FutureList] = []
+        self._stored_code: set[str] = set()
+        self._compute: ComputeBackend = registry.find("compute", self.config.backend)(self.config.compute_options)
+        try:
+            self._compute.deploy()
+            self._storage: StorageBackend = registry.find("storage", self.config.storage)(self.config.storage_options)
+            self._storage.create_bucket(job.storage_bucket)
+        except BaseException:
+            self._compute.close()
+            raise
+        prefix = f"{records.CLOUDOBJECTS_PREFIX}{self.executor_id}/"
+        self.storage = Storage(self._storage, job.storage_bucket, cloudobject_prefix=prefix)
+        self._home = (
+            self.config.storage,
+            json.dumps(self._storage.worker_options(), sort_keys=True),
+            job.storage_bucket,
+        )
+        self._recorder = manifest.Recorder(self._storage, job.storage_bucket)
+        self._dispatcher = Dispatcher(
+            self._compute,
+            self._storage,
+            job.storage_bucket,
+            self._recorder,
+            shows_output=self._compute.shows_output,
+        )
+        _open_executors.add(self)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<FunctionExecutor {self.executor_id}: {self.config.backend} + {self.config.storage}, {state}>"
+
+    # -- submitting
+
+    def submit(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> ResponseFuture[Any]:
+        """Run ``func(*args, **kwargs)``, like ``concurrent.futures.Executor.submit``."""
+        call, filled = Parameters(func).bind(args, kwargs, "the call")
+        return self._remember(self._start("call", func, [call], filled, self._options()), bare=True)[0]
+
+    def call_async(
+        self,
+        func: Callable[..., Any],
+        data: Any,
+        extra_env: Mapping[str, str] | None = None,
+        runtime_memory: int | None = None,
+        timeout: float | None = None,
+        include_modules: Iterable[str] = (),
+        exclude_modules: Iterable[str] = (),
+        *,
+        retries: int | None = None,
+        retry_exceptions: bool | type[BaseException] | tuple[type[BaseException], ...] | None = None,
+    ) -> ResponseFuture[Any]:
+        """Run one call. ``data`` is to ``func`` what an item of ``iterdata`` is to the function of ``map``, which also
+        explains the other arguments.
+        """
+        options = self._options(
+            extra_env, runtime_memory, timeout, include_modules, exclude_modules, retries, retry_exceptions
+        )
+        calls, filled = self._plan(func, [data], None, Cut())
+        if len(calls) != 1:
+            raise InputError(f"{data!r} is {len(calls)} pieces of data, and call_async makes one call: use map")
+        return self._remember(self._start("call", func, calls, filled, options), bare=True)[0]
+
+    def map(
+        self,
+        map_function: Callable[..., Any],
+        iterdata: Iterable[Any],
+        chunksize: int | None = None,
+        extra_args: ExtraArgs | None = None,
+        extra_env: Mapping[str, str] | None = None,
+        runtime_memory: int | None = None,
+        obj_chunk_size: SupportsIndex | str | None = None,
+        obj_chunk_number: int | None = None,
+        obj_newline: str | bytes | None = "\n",
+        timeout: float | None = None,
+        include_modules: Iterable[str] = (),
+        exclude_modules: Iterable[str] = (),
+        *,
+        obj_pack_size: SupportsIndex | str | None = None,
+        obj_decompress: bool = True,
+        retries: int | None = None,
+        retry_exceptions: bool | type[BaseException] | tuple[type[BaseException], ...] | None = None,
+    ) -> FutureList:
+        """Run ``map_function`` once for each item of ``iterdata``; return the futures in the same order.
+
+        An item that is a tuple is positional arguments, a dict keyword arguments, anything else one argument; futures
+        among them are replaced by their values in the worker. If the function has a parameter ``obj`` (or ``url``), its
+        argument names data, and there is a call for each partition: see ``docs/data-processing.md`` for that and the
+        ``obj_`` arguments. Parameters ``id``, ``storage`` and ``ibm_cos`` are filled in when they are given no value.
+
+        ``chunksize``: calls in one message; default: many when they are short. ``extra_args``: a tuple of positional or
+        a dict of keyword arguments for every call. ``extra_env``: environment variables. ``runtime_memory``: MB a
+        worker may hold. ``timeout``: seconds a call may run. ``include_modules``, ``exclude_modules``: local modules
+        that travel with the function, or do not, against what is found. ``retries``: more attempts for a call whose
+        worker was lost; ``retry_exceptions``: also for these exceptions of the function, or True for all. Those not
+        given are the configuration's.
+
+        Raises ``InputError``, ``SerializationError`` or ``StorageError`` before anything runs.
+        """
+        options = self._options(
+            extra_env, runtime_memory, timeout, include_modules, exclude_modules, retries, retry_exceptions, chunksize
+        )
+        cut = Cut(obj_chunk_size, obj_chunk_number, obj_newline, obj_decompress, obj_pack_size)
+        calls, filled = self._plan(map_function, iterdata, extra_args, cut)
+        return self._remember(self._start("map", map_function, calls, filled, options))
+
+    def map_reduce(
+        self,
+        map_function: Callable[..., Any],
+        iterdata: Iterable[Any],
+        reduce_function: Callable[..., Any],
+        chunksize: int | None = None,
+        extra_args: ExtraArgs | None = None,
+        extra_args_reduce: ExtraArgs | None = None,
+        extra_env: Mapping[str, str] | None = None,
+        map_runtime_memory: int | None = None,
+        reduce_runtime_memory: int | None = None,
+        obj_chunk_size: SupportsIndex | str | None = None,
+        obj_chunk_number: int | None = None,
+        obj_newline: str | bytes | None = "\n",
+        obj_reduce_by_key: bool = False,
+        spawn_reducer: float = 100,
+        timeout: float | None = None,
+        include_modules: Iterable[str] = (),
+        exclude_modules: Iterable[str] = (),
+        *,
+        runtime_memory: int | None = None,
+        obj_pack_size: SupportsIndex | str | None = None,
+        obj_decompress: bool = True,
+        retries: int | None = None,
+        retry_exceptions: bool | type[BaseException] | tuple[type[BaseException], ...] | None = None,
+    ) -> FutureList:
+        """``map``, and then ``reduce_function`` over the results; return the futures of the reducers.
+
+        The first argument of ``reduce_function`` is the results of the map in order, as a sequence that loads each when
+        it is read; ``extra_args_reduce`` follow. There is one reducer, or with ``obj_reduce_by_key`` one for each
+        object. ``spawn_reducer``: percentage of the map that must have ended before a reducer starts; below 100 it then
+        waits in its worker for the rest. The map's futures are in ``map_futures`` of what is returned.
+        ``runtime_memory`` is for both, unless ``map_runtime_memory`` or ``reduce_runtime_memory`` is given. The other
+        arguments are those of ``map``. A failed map call fails its reducer with the same exception.
+        """
+        if not 0 <= spawn_reducer <= 100:
+            raise InputError(f"spawn_reducer is {spawn_reducer!r}: give a percentage from 0 to 100")
+        parameters = Parameters(reduce_function)
+        parameters.bind(
+            (MapResults([]), *_positional(extra_args_reduce)), _named(extra_args_reduce), "the reducer's input"
+        )
+        cut = Cut(obj_chunk_size, obj_chunk_number, obj_newline, obj_decompress, obj_pack_size)
+        common = (timeout, include_modules, exclude_modules, retries, retry_exceptions)
+        map_options = self._options(extra_env, map_runtime_memory or runtime_memory, *common, chunksize)
+        calls, filled = self._plan(map_function, iterdata, extra_args, cut)
+        if obj_reduce_by_key and filled[-1:] not in (("obj",), ("url",)):
+            raise InputError("obj_reduce_by_key is for a map over data: give map_function a parameter named obj")
+        mapped = self._start("map", map_function, calls, filled, map_options, followed=spawn_reducer < 100)
+        groups = [mapped.futures]
+        if obj_reduce_by_key:
+            groups = [[call.future for call in group] for _, group in groupby(mapped.calls, lambda call: call.source)]
+        planned = []
+        for group in groups:
+            args = (MapResults(group), *_positional(extra_args_reduce))
+            call, filled = parameters.bind(args, _named(extra_args_reduce), "the reducer's input")
+            planned.append(call)
+        options = self._options(extra_env, reduce_runtime_memory or runtime_memory, *common)
+        reduced = self._start(
+            "reduce", reduce_function, planned, filled, options, upstream=[mapped], spawn=spawn_reducer / 100
+        )
+        return self._remember(reduced, bare=not obj_reduce_by_key, map_futures=mapped.futures)
+
+    # -- waiting and reading
+
+    def wait(
+        self,
+        fs: Futures | None = None,
+        return_when: str | float = ALL_COMPLETED,
+        timeout: float | None = None,
+        *,
+        show_progress: bool | None = None,
+    ) -> tuple[list[ResponseFuture[Any]], list[ResponseFuture[Any]]]:
+        """``lithops_mini.wait``; without ``fs``, for everything submitted since the last ``get_result``."""
+        if fs is None:
+            with self._lock:
+                fs = [future for futures in self._unread for future in futures]
+        return wait(fs, return_when, timeout, show_progress=self._shows(show_progress))
+
+    def get_result(
+        self,
+        fs: Futures | None = None,
+        throw_except: bool = True,
+        timeout: float | None = None,
+        *,
+        show_progress: bool | None = None,
+    ) -> Any:
+        """``lithops_mini.get_result``; without ``fs``, of everything submitted since the last one.
+
+        That is the bare value after one ``call_async`` or ``submit``, a list after ``map``, the reducer's value (a list
+        with ``obj_reduce_by_key``) after ``map_reduce``, and one list of it all after several of these.
+        """
+        taken: list[FutureList] = []
+        if fs is None:
+            with self._lock:
+                taken, self._unread = self._unread, []
+            fs = taken[0] if len(taken) == 1 else [future for futures in taken for future in futures]
+        try:
+            return get_result(fs, throw_except, timeout, show_progress=self._shows(show_progress))
+        except TimeoutError:
+            with self._lock:
+                self._unread = taken + self._unread
+            raise
+
+    def _shows(self, show_progress: bool | None) -> bool | None:
+        return self.config.job.progress if show_progress is None else show_progress
+
+    # -- looking at what it did
+
+    def stats(self) -> list[tuple[str, list[CallStats]]]:
+        """The stats of the settled calls of each job, in the order of submission, under the job's name."""
+        with self._lock:
+            jobs = list(self._jobs)
+        return [
+            (
+                f"{job.name} ({job.id.rpartition('-')[2]})",
+                [s for future in job.futures if (s := future.stats) is not None],
+            )
+            for job in jobs
+        ]
+
+    def job_summary(self) -> str:
+        """What the jobs so far did, as a table of text: calls, failures, times, memory, bytes, workers."""
+        job = self.config.job
+        return report.summary(
+            self.stats(),
+            backend=self.config.backend,
+            storage=self.config.storage,
+            executor_id=self.executor_id,
+            runtime_memory=job.runtime_memory,
+        )
+
+    def plot(self, dst: str | Path | None = None) -> list[str]:
+        """Write the timeline and the histogram of the jobs so far; return the paths. See ``plots.plot``."""
+        return plots.plot(self.stats(), dst, name=self.executor_id)
+
+    # -- ending
+
+    def clean(self) -> None:
+        """Remove everything the ended jobs of this executor have stored, with their records and cloud objects.
+
+        Large results that have not been read are lost.
+        """
+        self._recorder.flush()
+        bucket = self.config.job.storage_bucket
+        for prefix in (records.executor_prefix(self.executor_id), f"{records.CLOUDOBJECTS_PREFIX}{self.executor_id}"):
+            manifest.delete_jobs(self._storage, bucket, prefix)
+        self._stored_code.clear()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Wait for the calls (or cancel them, or with ``wait=False`` those that run too), stop the workers.
+
+        Afterwards bulk data is removed from storage if the configuration's ``data_cleaner`` says so and every call
+        succeeded; records stay for ``lithops-mini jobs``, and so do large results that nobody has read.
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            jobs = list(self._jobs)
+        if cancel_futures or not wait:
+            for job in jobs:
+                job.cancel()
+        try:
+            for job in jobs:
+                for future in job.futures:
+                    while not future.done():
+                        future.rest(1.0)
+        except BaseException:
+            for job in jobs:
+                job.cancel()
+            raise
+        finally:
+            self._dispatcher.close()
+            self._compute.close()
+            self._dispatcher.join()
+            self._recorder.close()
+            _open_executors.discard(self)
+        if self.config.job.data_cleaner and not any(job.counters.failed for job in jobs):
+            self._remove_bulk(jobs)
+
+    def _remove_bulk(self, jobs: Sequence[Job]) -> None:
+        used = {future for job in jobs for call in job.calls for future in call.dependencies}
+        unread = [f.stored for job in jobs for f in job.futures if f not in used and f.holds_unread]
+        keep = {where.at.key for where in unread if where is not None}
+        bucket = self.config.job.storage_bucket
+        keys = manifest.bulk_keys(self._storage, bucket, self.executor_id)
+        self._storage.delete(bucket, [key for key in keys if key not in keep])
+        if keep:
+            logger.info("%d large results nobody has read stay in the bucket %r", len(keep), bucket)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.shutdown(cancel_futures=kind is not None)
+
+    # -- from arguments to a job
+
+    def _options(
+        self,
+        extra_env: Mapping[str, str] | None = None,
+        runtime_memory: int | None = None,
+        timeout: float | None = None,
+        include_modules: Iterable[str] = (),
+        exclude_modules: Iterable[str] = (),
+        retries: int | None = None,
+        retry_exceptions: bool | type[BaseException] | tuple[type[BaseException], ...] | None = None,
+        chunksize: int | None = None,
+    ) -> CallOptions:
+        job = self.config.job
+        if isinstance(include_modules, str) or isinstance(exclude_modules, str):
+            raise InputError("include_modules and exclude_modules are lists of module names, not one text")
+        for name, value, least in (
+            ("runtime_memory", runtime_memory, 1),
+            ("retries", retries, 0),
+            ("chunksize", chunksize, 1),
+        ):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise InputError(f"{name} is {value!r}: give a whole number of at least {least}")
+        if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+            raise InputError(f"timeout is {timeout!r}: give a number of seconds over 0")
+        if isinstance(retry_exceptions, type):
+            retry_exceptions = (retry_exceptions,)
+        return CallOptions(
+            extra_env={**job.extra_env, **{str(k): str(v) for k, v in (extra_env or {}).items()}},
+            runtime_memory=job.runtime_memory if runtime_memory is None else runtime_memory,
+            timeout=job.timeout if timeout is None else timeout,
+            include_modules=(*job.include_modules, *include_modules),
+            exclude_modules=(*job.exclude_modules, *exclude_modules),
+            policy=Policy(
+                retries=job.retries if retries is None else retries,
+                retry_exceptions=job.retry_exceptions if retry_exceptions is None else retry_exceptions,
+                chunksize=chunksize,
+                show_inputs=job.show_inputs,
+            ),
+        )
+
+    def _plan(
+        self, function: Callable[..., Any], iterdata: Iterable[Any], extra_args: ExtraArgs | None, cut: Cut
+    ) -> tuple[list[PlannedCall], tuple[str, ...]]:
+        return plan_map(
+            function,
+            iterdata,
+            extra_args,
+            cut,
+            storage=self._storage,
+            storage_name=self.config.storage,
+            shares_files=self._compute.shares_files,
+        )
+
+    def _remember(self, job: Job, *, bare: bool = False, map_futures: Sequence[ResponseFuture[Any]] = ()) -> FutureList:
+        futures = FutureList(job.futures, bare=bare, map_futures=map_futures)
+        with self._lock:
+            self._unread.append(futures)
+        return futures
+
+    def _start(
+        self,
+        kind: str,
+        function: Callable[..., Any],
+        planned: Sequence[PlannedCall],
+        filled: Sequence[str],
+        options: CallOptions,
+        *,
+        upstream: Sequence[Job] = (),
+        followed: bool = False,
+        spawn: float = 1.0,
+    ) -> Job:
+        """Stage the calls and hand them to the dispatcher: the one way every call goes."""
+        submitted = time.time()
+        stage = Stage()
+        pickled = stage.function(function)
+        staged = [
+            stage.arguments(call.args, call.kwargs, f"the input of call {index}") for index, call in enumerate(planned)
+        ]
+        code = stage.code(pickled, options.include_modules, options.exclude_modules)
+        inline_code = len(code.data) <= min(_INLINE_CODE, self._compute.max_payload // 4)
+        dependencies = [future for _, futures in staged for future in futures]
+        with self._lock:
+            if self._closed:
+                raise LithopsMiniError("the executor has been shut down: make a new one")
+            job_id = f"{self.executor_id}-{kind[0].upper()}{len(self._jobs):03d}"
+            key = job_key(job_id)
+            header = self._header(job_id, key, code, inline_code, filled, options, dependencies)
+            job = Job(
+                job_id,
+                name_of(function),
+                header=wire.encode_header(header),
+                code=code.data if inline_code else b"",
+                key=key,
+                policy=options.policy,
+                submitted=submitted,
+                upstream=upstream,
+                home=self._home,
+                stop=self._dispatcher.stop,
+            )
+            self._jobs.append(job)
+        job.followed = followed
+        if not inline_code and code.sha256 not in self._stored_code:
+            self._storage.put(
+                self.config.job.storage_bucket, records.code_key(self.executor_id, code.sha256), code.data
+            )
+            self._stored_code.add(code.sha256)
+        self._add_calls(job, planned, staged, spawn)
+        settings = {
+            "timeout": options.timeout,
+            "runtime_memory": options.runtime_memory,
+            "retries": options.policy.retries,
+        }
+        encoded = manifest.encode_manifest(
+            job, code, kind=kind, backend=self.config.backend, storage=self.config.storage, settings=settings
+        )
+        self._recorder.begin(job, encoded)
+        self._dispatcher.add(job)
+        return job
+
+    def _header(
+        self,
+        job_id: str,
+        key: bytes,
+        code: Code,
+        inline_code: bool,
+        filled: Sequence[str],
+        options: CallOptions,
+        dependencies: Sequence[ResponseFuture[Any]],
+    ) -> dict[str, Any]:
+        jobs = {future.job for future in dependencies if future.job is not None and future.job.home == self._home}
+        return {
+            "version": wire.VERSION,
+            "job": job_id,
+            "keys": {job_id: key.hex()} | {job.id: job.key.hex() for job in jobs},
+            "storage": self.config.storage,
+            "storage_options": self._storage.worker_options(),
+            "bucket": self.config.job.storage_bucket,
+            "inline": min(_INLINE, self._compute.max_reply // 4),
+            # A function that makes an executor of its own gets this one's settings.
+            "env": {"LITHOPS_MINI_CONFIG": json.dumps(self.config.as_profile()), **options.extra_env},
+            "inject": list(filled),
+            "code": {
+                "sha256": code.sha256,
+                "size": len(code.data),
+                "key": "" if inline_code else records.code_key(self.executor_id, code.sha256),
+            },
+            "modules": code.modules,
+            "timeout": options.timeout,
+            "memory": None if options.runtime_memory is None else options.runtime_memory << 20,
+        }
+
+    def _add_calls(
+        self,
+        job: Job,
+        planned: Sequence[PlannedCall],
+        staged: Sequence[tuple[list[serialize.Buffer], list[ResponseFuture[Any]]]],
+        spawn: float,
+    ) -> None:
+        """Make the calls and their futures; put the arguments that are too large for a message into one object."""
+        limit = min(_INLINE, self._compute.max_payload // 4)
+        bulk: list[serialize.Buffer] = []
+        position = 0
+        bulk_key = records.inputs_key(job.id)
+        for index, ((parts, dependencies), plan) in enumerate(zip(staged, planned, strict=True)):
+            size = serialize.size_of(parts)
+            stored = 0
+            if size <= limit:
+                arguments = bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
+            else:
+                digest = hashlib.sha256()
+                for part in parts:
+                    digest.update(part)
+                arguments = wire.Stored(bulk_key, position, position + size, digest.hexdigest()).encode()
+                stored = wire.STORED_ARGUMENTS
+                bulk += parts
+                position += size
+            future: ResponseFuture[Any] = ResponseFuture(job.id, index, job)
+            call = Call(index, future, arguments, stored, dependencies, plan.source)
+            if dependencies:
+                call.waiting_for = max(1, -int(-len(dependencies) * spawn // 1))
+            job.calls.append(call)
+        job.counters.total = len(job.calls)
+        if bulk:
+            self._storage.put(self.config.job.storage_bucket, bulk_key, bulk)
+
+
+def _positional(extra: ExtraArgs | None) -> tuple[Any, ...]:
+    return tuple(extra) if isinstance(extra, tuple | list) else ()
+
+
+def _named(extra: ExtraArgs | None) -> Mapping[str, Any]:
+    return extra if isinstance(extra, Mapping) else {}
+
+
+def function_executor(
+    backend: str | None = None,
+    storage: str | None = None,
+    profile: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    config_file: str | os.PathLike[str] | None = None,
+    **settings: Any,
+) -> FunctionExecutor:
+    """Make a ``FunctionExecutor`` on the configured, or the given, compute and storage backends.
+
+    ``backend`` and ``storage`` are names (``localhost``, ``inline``, ...); ``profile`` is one of the profiles in the
+    configuration file, ``config_file`` the file if it is not at a usual place, ``config`` a dict instead of a file;
+    ``settings`` are single settings, such as ``max_workers=4``. See ``docs/configuration.md``.
+    """
+    return FunctionExecutor(backend, storage, profile, config, config_file, **settings)
+
+
+def localhost_executor(storage: str | None = None, **settings: Any) -> FunctionExecutor:
+    """``function_executor(backend="localhost", ...)``: calls in processes of this machine."""
+    return function_executor("localhost", storage, **settings)
+
+
+@atexit.register
+def _close_open_executors() -> None:
+    """Workers and unwritten records of executors that nobody has shut down; their calls are cancelled."""
+    for executor in list(_open_executors):
+        with contextlib.suppress(LithopsMiniError):
+            executor.shutdown(wait=False)

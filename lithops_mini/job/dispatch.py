@@ -1,0 +1,263 @@
+"""From calls that are ready to messages on their way: a pool of senders, each carrying one message at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+from lithops_mini import records, wire
+from lithops_mini.compute.base import ComputeBackend
+from lithops_mini.errors import InvocationError, Reason, StorageError
+from lithops_mini.job.future import ResponseFuture
+from lithops_mini.job.job import Call, Job
+from lithops_mini.job.manifest import Recorder
+from lithops_mini.job.settle import Settle
+from lithops_mini.storage.base import StorageBackend
+from lithops_mini.worker import dependencies, serialize
+
+logger = logging.getLogger("lithops_mini.job")
+
+# Short calls are put together into messages of this much work, in seconds: long beside the cost of a message, short
+# beside the patience of somebody who waits for one of them.
+_MESSAGE_SECONDS = 0.02
+# What the shortest call costs its worker, in seconds.
+_LEAST_SECONDS = 1e-5
+# A message is never more than this many times larger than the last, since the calls to come may be longer.
+_GROWTH = 32
+# Results a call depends on travel with it up to this size, in bytes; larger tables go through storage.
+_TABLE_INLINE = 128 << 10
+
+
+class Dispatcher:
+    """Sends what is ready, as many messages at once as the backend takes. Its threads start when there is work."""
+
+    def __init__(
+        self,
+        compute: ComputeBackend,
+        storage: StorageBackend,
+        bucket: str,
+        recorder: Recorder,
+        *,
+        shows_output: bool,
+    ) -> None:
+        self._compute = compute
+        self._storage = storage
+        self._bucket = bucket
+        self._lanes = compute.concurrency
+        self._settle = Settle(storage, bucket, recorder, self._again, shows_output=shows_output)
+        self._condition = threading.Condition()
+        self._ready: list[Job] = []  # jobs with calls to send, the one whose turn it is first
+        self._delayed: list[tuple[float, int, Job, Call]] = []  # a heap by time
+        self._order = itertools.count()
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+        self._early: dict[Call, Job] = {}  # calls that may start, but would wait in the worker for others
+        self._early_running = 0
+        self._closed = False
+
+    # -- what comes in
+
+    def add(self, job: Job) -> None:
+        """Send the job's calls, each when what it depends on is there."""
+        for call in job.calls:
+            if call.dependencies:
+                self._watch(job, call)
+        self._enqueue(job, [call for call in job.calls if not call.dependencies])
+
+    def stop(self, job: Job, call: Call) -> None:
+        """The call's future was cancelled: see that it does not start, or end it where it runs."""
+        self._settle.cancelled(job, call)
+        if activation := call.activation:
+            self._compute.stop(activation, frozenset((call.id,)))
+
+    def close(self) -> None:
+        """Stop sending. What is under way is left to the backend's close()."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+
+    def join(self) -> None:
+        """Wait for the senders; call it after the backend was closed."""
+        for thread in self._threads:
+            thread.join()
+
+    def _watch(self, job: Job, call: Call) -> None:
+        """Count down to the end of what the call depends on; end the call if one of those fails."""
+        total, needed = len(call.dependencies), call.waiting_for
+        ended = itertools.count(1)  # counting is atomic
+
+        def one_ended(future: ResponseFuture[object]) -> None:
+            if future.cancelled() or future.exception() is not None:
+                if self._settle.failed_before(job, call, future) and call.activation:
+                    self._compute.stop(call.activation, frozenset((call.id,)))
+                return
+            count = next(ended)
+            if count == total:
+                with self._condition:
+                    self._early.pop(call, None)
+                    waiting = call.dispatched is None
+                if waiting:
+                    self._enqueue(job, [call])
+            elif count == needed:
+                with self._condition:
+                    self._early[call] = job
+                    self._start_threads(1)
+
+        for future in call.dependencies:
+            future.add_done_callback(one_ended)  # type: ignore[arg-type]
+
+    def _enqueue(self, job: Job, calls: Sequence[Call]) -> None:
+        if not calls:
+            return
+        with self._condition:
+            job.ready.extend(calls)
+            if job not in self._ready:
+                self._ready.append(job)
+            self._start_threads(min(len(calls), self._lanes))
+
+    def _start_threads(self, wanted: int) -> None:
+        for _ in range(min(wanted - self._idle, self._lanes - len(self._threads))):
+            name = f"lithops_mini-sender-{len(self._threads)}"
+            thread = threading.Thread(target=self._send_forever, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._condition.notify(wanted)
+
+    def _again(self, job: Job, call: Call, delay: float) -> None:
+        with self._condition:
+            if delay:
+                heapq.heappush(self._delayed, (time.monotonic() + delay, next(self._order), job, call))
+            else:
+                job.ready.appendleft(call)
+                if job not in self._ready:
+                    self._ready.insert(0, job)
+            self._condition.notify()
+
+    # -- the senders
+
+    def _send_forever(self) -> None:
+        while (batch := self._take()) is not None:
+            job, calls, early = batch
+            try:
+                self._send(job, calls)
+            except BaseException as error:
+                # A mistake of ours must not leave anybody waiting.
+                logger.exception("sending calls of %s failed", job.id)
+                self._settle.undeliverable(job, calls, InvocationError(f"sending failed: {error!r}"))
+            finally:
+                with self._condition:
+                    self._early_running -= early
+
+    def _take(self) -> tuple[Job, list[Call], bool] | None:
+        """Wait for something to send; return it, and whether it starts early. ``None`` when closed."""
+        with self._condition:
+            while not self._closed:
+                wait = self._release_delayed()
+                if self._ready:
+                    # Jobs take turns.
+                    job = self._ready.pop(0)
+                    calls = self._next_calls(job)
+                    if job.ready:
+                        self._ready.append(job)
+                    if calls:
+                        return job, calls, False
+                elif self._early and not self._delayed and self._early_running < self._lanes - 1:
+                    # One lane stays free for what the early ones wait for.
+                    call, job = self._early.popitem()
+                    if self._claim(job, call):
+                        self._early_running += 1
+                        return job, [call], True
+                else:
+                    self._idle += 1
+                    self._condition.wait(wait)
+                    self._idle -= 1
+            return None
+
+    def _release_delayed(self) -> float | None:
+        """Move calls whose delay is over to the front; return the seconds until the next one."""
+        now = time.monotonic()
+        while self._delayed and self._delayed[0][0] <= now:
+            _, _, job, call = heapq.heappop(self._delayed)
+            job.ready.appendleft(call)
+            if job not in self._ready:
+                self._ready.insert(0, job)
+        return self._delayed[0][0] - now if self._delayed else None
+
+    def _next_calls(self, job: Job) -> list[Call]:
+        limit = job.policy.chunksize or self._message_size(job)
+        calls: list[Call] = []
+        room = self._compute.max_payload - len(job.header) - len(job.code) - 64
+        while job.ready and len(calls) < limit:
+            call = job.ready[0]
+            alone = call.attempt > 1 or bool(call.dependencies)
+            room -= len(call.arguments) + wire.CALL_OVERHEAD
+            if calls and (alone or room < 0):
+                break
+            job.ready.popleft()
+            if self._claim(job, call):
+                calls.append(call)
+                if alone:  # whatever it did to its last worker, it does not do to neighbours
+                    break
+        return calls
+
+    def _claim(self, job: Job, call: Call) -> bool:
+        """Take a call to send it; False if it was cancelled."""
+        if not call.future.claim():
+            return False
+        call.dispatched = time.time()
+        with job.lock:
+            job.counters.running += 1
+        return True
+
+    def _message_size(self, job: Job) -> int:
+        """How many calls make a message worth sending, and still leave work for the other lanes."""
+        if not job.pace:
+            return 1
+        share = -(-len(job.ready) // (2 * self._lanes))
+        return max(1, min(int(_MESSAGE_SECONDS / job.pace), share))
+
+    def _send(self, job: Job, calls: list[Call]) -> None:
+        activation = f"{job.id}/{calls[0].id}.{calls[0].attempt}"
+        try:
+            payload = wire.encode_payload(job.header, job.code, [self._message(job, call) for call in calls])
+            if len(payload) > self._compute.max_payload:
+                raise InvocationError(
+                    f"a message of {len(payload):,} bytes is over the backend's limit of {self._compute.max_payload:,}",
+                    reason=Reason.REFUSED,
+                )
+            for call in calls:
+                call.activation = activation
+            reply = self._compute.invoke(payload, activation)
+        except (InvocationError, StorageError) as error:
+            self._settle.undeliverable(job, calls, error)
+        else:
+            longest = self._settle.reply(job, calls, reply)
+            job.pace = max(_LEAST_SECONDS, longest, job.pace / _GROWTH)
+        finally:
+            for call in calls:
+                call.activation = ""
+
+    def _message(self, job: Job, call: Call) -> wire.Call:
+        if not call.dependencies:
+            return wire.Call(call.id, call.attempt, call.stored, b"", call.arguments)
+        table = dependencies.encode_table([self._entry(job, future) for future in call.dependencies])
+        if len(table) <= _TABLE_INLINE:
+            return wire.Call(call.id, call.attempt, call.stored, table, call.arguments)
+        key = records.dependencies_key(job.id, call.id)
+        self._storage.put(self._bucket, key, table)
+        at = wire.Stored(key, 0, len(table), hashlib.sha256(table).hexdigest())
+        return wire.Call(call.id, call.attempt, call.stored | wire.STORED_DEPENDENCIES, at.encode(), call.arguments)
+
+    def _entry(self, job: Job, future: ResponseFuture[object]) -> tuple[dependencies.Entry, bytes]:
+        near = future.job is not None and future.job.home == job.home
+        if near and not future.done():
+            return ["pending", future.job_id, future.call_id], b""
+        if near and (unread := future.stored) is not None:
+            return ["stored", future.job_id, unread.at.key, unread.at.stop], b""
+        data = b"".join(serialize.fast_dumps(future.result()))
+        return ["inline", len(data)], data

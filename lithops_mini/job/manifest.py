@@ -1,0 +1,289 @@
+"""What storage knows of a job: its manifest, written once, and its progress, in a few batched objects.
+
+    manifest := u32 header length, header (JSON), code (unless it has its own object), small inputs, signature
+
+Everything that lets another process look at a job, wait for it or run it again is in there; nothing of it is believed
+without its signature, except by listings, which show headers as they find them.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+import platform
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from lithops_mini import records, wire
+from lithops_mini.errors import LithopsMiniError, StorageError
+from lithops_mini.job.job import Call, Job
+from lithops_mini.job.stage import Code
+from lithops_mini.storage.base import StorageBackend
+from lithops_mini.version import __version__
+
+logger = logging.getLogger("lithops_mini.job")
+
+# What has been settled is written down when this old (seconds) or this large (bytes), and at the end of the job.
+_FLUSH_SECONDS = 2.0
+_FLUSH_FOLLOWED_SECONDS = 0.1
+_FLUSH_BYTES = 4 << 20
+# Enough of a manifest or progress object to hold the header of most, in bytes.
+_GLANCE = 16 << 10
+
+
+def encode_manifest(job: Job, code: Code, *, kind: str, backend: str, storage: str, settings: dict[str, Any]) -> bytes:
+    """The signed manifest. ``kind`` is map, reduce or call."""
+    inline_code = code.data if job.code else b""
+    header = {
+        "version": wire.VERSION,
+        "job": job.id,
+        "function": job.name,
+        "kind": kind,
+        "calls": len(job.calls),
+        "created": job.submitted,
+        "backend": backend,
+        "storage": storage,
+        "settings": settings,
+        "client": f"{_user()}@{socket.gethostname()}:{os.getpid()}",
+        "python": platform.python_version(),
+        "lithops_mini": __version__,
+        "code": {"sha256": code.sha256, "size": len(code.data), "inline": bool(job.code)},
+        "message": json.loads(job.header) | {"keys": {}},
+        "inputs": [len(call.arguments) for call in job.calls],
+        "stored": [call.id for call in job.calls if call.stored],
+        "dependencies": {call.id: _runs(call) for call in job.calls if call.dependencies},
+    }
+    text = wire.encode_header(header)
+    body = [struct.pack("<I", len(text)), text, inline_code, *(call.arguments for call in job.calls)]
+    data = b"".join(body)
+    return data + wire.sign(job.key, records.manifest_key(job.id), data)
+
+
+def _runs(call: Call) -> list[list[Any]]:
+    """The calls a call depends on, as [job, first, last]."""
+    runs: list[list[Any]] = []
+    for future in call.dependencies:
+        if runs and runs[-1][0] == future.job_id and runs[-1][2] == future.call_id - 1:
+            runs[-1][2] = future.call_id
+        else:
+            runs.append([future.job_id, future.call_id, future.call_id])
+    return runs
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # no such user in a container
+        return str(os.getuid())
+
+
+@dataclass
+class _Unwritten:
+    """What is known of a job and not yet in storage."""
+
+    manifest: bytes | None = None
+    replies: list[bytes] = field(default_factory=list)
+    size: int = 0
+    since: float = 0.0
+    sequence: int = 0
+    ended: bool = False
+
+
+class Recorder:
+    """Writes manifests and progress, in a thread of its own: no call waits for its record."""
+
+    def __init__(self, storage: StorageBackend, bucket: str) -> None:
+        self._storage = storage
+        self._bucket = bucket
+        self._condition = threading.Condition()
+        self._jobs: dict[Job, _Unwritten] = {}
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._busy = False
+
+    def begin(self, job: Job, manifest: bytes) -> None:
+        """Have the manifest written."""
+        with self._condition:
+            self._jobs.setdefault(job, _Unwritten()).manifest = manifest
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="lithops_mini-recorder", daemon=True)
+                self._thread.start()
+            self._condition.notify()
+
+    def settled(self, job: Job, reply: bytes, *, ended: bool) -> None:
+        """Note outcomes that counted, as a reply; ``ended`` says that no more will follow."""
+        with self._condition:
+            unwritten = self._jobs.setdefault(job, _Unwritten())
+            if reply:
+                unwritten.since = unwritten.since or time.monotonic()
+                unwritten.replies.append(reply)
+                unwritten.size += len(reply)
+            unwritten.ended = ended
+            if ended or unwritten.size > _FLUSH_BYTES or (job.followed and len(unwritten.replies) == 1):
+                self._condition.notify()
+
+    def flush(self) -> None:
+        """Return when everything noted so far is in storage."""
+        with self._condition:
+            for unwritten in self._jobs.values():
+                unwritten.since = -1.0
+            self._condition.notify_all()
+            self._condition.wait_for(lambda: not self._busy and not any(map(self._is_due, self._jobs)))
+
+    def close(self) -> None:
+        """Write what is left and stop."""
+        with self._condition:
+            thread, self._closed = self._thread, True
+            self._condition.notify_all()
+        if thread is not None:
+            thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._busy = False
+                self._condition.notify_all()
+                while not (due := [job for job in self._jobs if self._is_due(job)]):
+                    if self._closed:
+                        return
+                    self._condition.wait(self._next_due())
+                self._busy = True
+                work = [(job, self._take(job)) for job in due]
+            for job, unwritten in work:
+                try:
+                    self._write(job, unwritten)
+                except Exception as error:
+                    # The calls go on: their results do not depend on their record. Resuming them will.
+                    known = isinstance(error, StorageError)
+                    text = "the record of job %s could not be written, so it cannot be resumed: %s"
+                    logger.warning(text, job.id, error, exc_info=not known)
+
+    def _is_due(self, job: Job) -> bool:
+        unwritten = self._jobs[job]
+        if unwritten.manifest is not None or unwritten.ended or unwritten.size > _FLUSH_BYTES:
+            return True
+        return bool(unwritten.replies) and (self._closed or time.monotonic() >= self._due_at(job))
+
+    def _due_at(self, job: Job) -> float:
+        unwritten = self._jobs[job]
+        if unwritten.since < 0:
+            return 0.0
+        return unwritten.since + (_FLUSH_FOLLOWED_SECONDS if job.followed else _FLUSH_SECONDS)
+
+    def _next_due(self) -> float | None:
+        times = [self._due_at(job) for job, unwritten in self._jobs.items() if unwritten.replies]
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _take(self, job: Job) -> _Unwritten:
+        taken = self._jobs.pop(job)
+        if not taken.ended:
+            # The next batch of this job goes on counting where this one stops.
+            self._jobs[job] = _Unwritten(sequence=taken.sequence + bool(taken.replies))
+        return taken
+
+    def _write(self, job: Job, unwritten: _Unwritten) -> None:
+        if unwritten.manifest is not None:
+            self._storage.put(self._bucket, records.manifest_key(job.id), unwritten.manifest)
+        if unwritten.replies:
+            counters = job.counters
+            header = {
+                "time": time.time(),
+                "total": counters.total,
+                "done": counters.done,
+                "failed": counters.failed,
+                "retried": counters.retried,
+                "ended": unwritten.ended,
+            }
+            key = records.progress_key(job.id, unwritten.sequence)
+            data = wire.encode_progress(header, unwritten.replies)
+            self._storage.put(self._bucket, key, [data, wire.sign(job.key, key, data)])
+
+
+# -- reading
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A job as storage tells of it."""
+
+    job_id: str
+    header: dict[str, Any]
+    progress: dict[str, Any]  # of the last batch; empty while there is none
+
+    @property
+    def state(self) -> str:
+        """``done``, ``failed`` (done, some calls failed), or ``unfinished`` (running, or its client went away)."""
+        if not self.progress.get("ended"):
+            return "unfinished"
+        return "failed" if self.progress["failed"] else "done"
+
+
+def list_jobs(storage: StorageBackend, bucket: str) -> Iterator[JobRecord]:
+    """Yield the jobs recorded in the bucket, by key."""
+    job_id, latest = "", ""
+    for info in storage.list(bucket, records.JOBS_PREFIX):
+        if (found := records.job_of_manifest(info.key)) is not None:
+            if job_id:
+                yield _read(storage, bucket, job_id, latest)
+            job_id, latest = found, ""
+        elif job_id and info.key.startswith(records.progress_prefix(job_id)):
+            latest = info.key
+    if job_id:
+        yield _read(storage, bucket, job_id, latest)
+
+
+def read_job(storage: StorageBackend, bucket: str, job_id: str) -> JobRecord:
+    """Read the headers of a job's manifest and of its latest progress. Raises ``NoSuchObject``."""
+    latest = ""
+    for info in storage.list(bucket, records.progress_prefix(job_id)):
+        latest = info.key
+    return _read(storage, bucket, job_id, latest)
+
+
+def _read(storage: StorageBackend, bucket: str, job_id: str, latest: str) -> JobRecord:
+    header = _read_header(storage, bucket, records.manifest_key(job_id))
+    return JobRecord(job_id, header, _read_header(storage, bucket, latest) if latest else {})
+
+
+def _read_header(storage: StorageBackend, bucket: str, key: str) -> dict[str, Any]:
+    data = storage.get(bucket, key, 0, _GLANCE)
+    try:
+        (size,) = struct.unpack_from("<I", data)
+        if 4 + size > len(data):
+            data = storage.get(bucket, key, 0, 4 + size)
+        header: dict[str, Any] = json.loads(data[4 : 4 + size])
+    except (struct.error, ValueError) as error:
+        raise LithopsMiniError(f"{key!r} is not a record of a job") from error
+    return header
+
+
+def read_outcomes(storage: StorageBackend, bucket: str, job_id: str, key: bytes) -> Iterator[tuple[str, wire.Outcome]]:
+    """Yield (worker id, outcome) of every settled call, after checking the signature of each batch."""
+    for info in storage.list(bucket, records.progress_prefix(job_id)):
+        batch = wire.verify(key, info.key, storage.get(bucket, info.key))
+        for worker_id, outcomes in wire.split_progress(batch)[1]:
+            for outcome in wire.iter_outcomes(outcomes):
+                yield worker_id, outcome
+
+
+def delete_jobs(storage: StorageBackend, bucket: str, prefix: str) -> int:
+    """Delete everything below a prefix of ``records``; return how many objects that were."""
+    keys = [info.key for info in storage.list(bucket, prefix)]
+    storage.delete(bucket, keys)
+    return len(keys)
+
+
+def bulk_keys(storage: StorageBackend, bucket: str, executor_id: str) -> list[str]:
+    """What of an executor's data is not needed to tell what happened: code, large inputs, large results."""
+    return [
+        info.key
+        for info in storage.list(bucket, records.executor_prefix(executor_id))
+        if records.job_of_manifest(info.key) is None and "/progress/" not in info.key
+    ]

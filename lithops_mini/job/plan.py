@@ -1,0 +1,227 @@
+"""From a function and its inputs to calls: which arguments each gets, and which parameters the worker fills by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, SupportsIndex
+
+from lithops_mini.errors import InputError
+from lithops_mini.job.partition import SourceText, pack, plan_partitions
+from lithops_mini.job.stage import name_of
+from lithops_mini.records import Partition
+from lithops_mini.storage.base import StorageBackend
+
+# Parameters of these names are filled by the worker when the caller gives them no value.
+FILLED = ("id", "storage", "ibm_cos")
+# A parameter of one of these names takes data: the caller gives where it lies, the worker opens it.
+DATA = ("obj", "url")
+
+ExtraArgs = tuple[Any, ...] | list[Any] | Mapping[str, Any]
+
+
+class PlannedCall(NamedTuple):
+    """The arguments of one call; ``source`` numbers the object it reads, for reducing by object."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    source: int = 0
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The arguments of a map over data; ``partition.plan_partitions`` says what they mean."""
+
+    obj_chunk_size: SupportsIndex | str | None = None
+    obj_chunk_number: int | None = None
+    obj_newline: str | bytes | None = "\n"
+    obj_decompress: bool = True
+    obj_pack_size: SupportsIndex | str | None = None
+
+
+class Parameters:
+    """What a function takes, and how the items of ``iterdata`` become its arguments."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        if not callable(function):
+            raise InputError(f"the function to run is {function!r}, which cannot be called")
+        self.function_name = name_of(function)
+        try:
+            self._signature: inspect.Signature | None = inspect.signature(function)
+        except (ValueError, TypeError):  # some builtins do not tell
+            self._signature = None
+        names = self._signature.parameters if self._signature else {}
+        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        named = [name for name, parameter in names.items() if parameter.kind in kinds]
+        self._filled = [name for name in FILLED if name in named]
+        self.data = next((name for name in DATA if name in named), None)
+        if "obj" in named and "url" in named:
+            raise InputError(f"{self.function_name} has the parameters obj and url: a call reads one source of data")
+        self._known_shapes: dict[tuple[int, tuple[str, ...]], tuple[list[str], tuple[str, ...]]] = {}
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], what: str) -> tuple[PlannedCall, tuple[str, ...]]:
+        """Return the call, and the names the worker fills; ``InputError`` if the function does not take these."""
+        shape = (len(args), tuple(kwargs))
+        if shape not in self._known_shapes:
+            self._known_shapes[shape] = self._fit(args, kwargs, what)
+        by_name, filled = self._known_shapes[shape]
+        if not by_name:
+            return PlannedCall(args, dict(kwargs)), filled
+        keep = len(args) - len(by_name)
+        return PlannedCall(args[:keep], dict(zip(by_name, args[keep:], strict=True)) | dict(kwargs)), filled
+
+    def _fit(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], what: str) -> tuple[list[str], tuple[str, ...]]:
+        """How many of the positional arguments must go by name, so that filled parameters do not shift them."""
+        if self._signature is None:
+            return [], ()
+        filled = tuple(name for name in self._filled if name not in kwargs)
+        problem = ""
+        for left_out in (filled, ()) if filled else ((),):
+            parameters = [p for name, p in self._signature.parameters.items() if name not in left_out]
+            try:
+                bound = inspect.Signature(parameters).bind(*args, **kwargs)
+            except TypeError as error:
+                problem = problem or str(error)
+                continue
+            names = list(self._signature.parameters)
+            special = [*self._filled, *([self.data] if self.data else [])]
+            first = min(map(names.index, special), default=len(names))
+            positional = [name for name in bound.arguments if name not in kwargs][: len(args)]
+            return [name for name in positional if names.index(name) >= first], left_out
+        raise InputError(
+            f"{what} does not fit {self.function_name}{self._signature}: {problem}. A tuple is positional arguments, a"
+            " dict keyword arguments, anything else one argument"
+        )
+
+
+def arguments(item: Any, extra: ExtraArgs | None) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    """What an item of ``iterdata`` is to the function, followed by ``extra_args``."""
+    if type(item) is tuple:
+        args, kwargs = item, {}
+    elif type(item) is dict:
+        args, kwargs = (), item
+    else:
+        args, kwargs = (item,), {}
+    if not extra:
+        return args, kwargs
+    if isinstance(extra, Mapping):
+        return args, {**kwargs, **extra}
+    return args + tuple(extra), kwargs
+
+
+def plan_map(
+    function: Callable[..., Any],
+    iterdata: Iterable[Any],
+    extra_args: ExtraArgs | None,
+    cut: Cut,
+    *,
+    storage: StorageBackend,
+    storage_name: str,
+    shares_files: bool,
+) -> tuple[list[PlannedCall], tuple[str, ...]]:
+    """Return one call per item, or per partition of the data an item names, and the names the worker fills.
+
+    Everything that can be wrong with the inputs is found here: ``InputError``, ``NoSuchBucket``, ``NoSuchObject``.
+    """
+    _check_extra(extra_args)
+    parameters = Parameters(function)
+    if isinstance(iterdata, str | bytes) or (parameters.data and isinstance(iterdata, Mapping)):
+        if parameters.data is None:
+            raise InputError(
+                f"iterdata is the text {iterdata[:60]!r}: give a list of inputs, or, to map over stored data, give"
+                f" {parameters.function_name} a parameter named obj"
+            )
+        iterdata = [iterdata]
+    elif not isinstance(iterdata, Iterable):
+        raise InputError(f"iterdata is {iterdata!r}: give something that can be iterated, such as a list of inputs")
+    planned: list[PlannedCall] = []
+    filled: dict[str, None] = {}
+    for index, item in enumerate(_with_position(iterdata)):
+        call, names = parameters.bind(*arguments(item, extra_args), f"item {index} of iterdata")
+        planned.append(call)
+        filled |= dict.fromkeys(names)
+    if parameters.data is None:
+        if cut != Cut():
+            raise InputError(
+                "the obj_ arguments are for functions that read data, and"
+                f" {parameters.function_name} has no parameter named obj"
+            )
+        return planned, tuple(filled)
+    found = _expand(planned, parameters, cut, storage=storage, storage_name=storage_name, shares_files=shares_files)
+    return found, (*filled, parameters.data)
+
+
+def _with_position(iterdata: Iterable[Any]) -> Iterator[Any]:
+    """The items; an error that the iterable itself raises says where it did."""
+    count = 0
+    try:
+        for count, item in enumerate(iterdata, 1):  # noqa: B007 - used when it raises
+            yield item
+    except Exception as error:
+        error.add_note(f"raised by iterdata itself, after {count} items; no call has been made")
+        raise
+
+
+def _expand(
+    planned: list[PlannedCall],
+    parameters: Parameters,
+    cut: Cut,
+    *,
+    storage: StorageBackend,
+    storage_name: str,
+    shares_files: bool,
+) -> list[PlannedCall]:
+    """Put the partitions of the data each call names in its place."""
+    name = parameters.data or "obj"
+    sources: list[SourceText] = []
+    owners: list[int] = []
+    for index, call in enumerate(planned):
+        given = call.kwargs[name]
+        for text in given if isinstance(given, list | tuple) else [given]:
+            if name == "url" and not str(text).startswith(("http://", "https://")):
+                raise InputError(f"the parameter url takes http(s) addresses, not {text!r}; call it obj for other data")
+            sources.append(text)
+            owners.append(index)
+    found = plan_partitions(
+        sources,
+        storage=storage,
+        storage_name=storage_name,
+        shares_files=shares_files,
+        obj_chunk_size=cut.obj_chunk_size,
+        obj_chunk_number=cut.obj_chunk_number,
+        obj_newline=cut.obj_newline,
+        obj_decompress=cut.obj_decompress,
+        obj_pack_size=cut.obj_pack_size,
+    )
+    per_call: dict[int, list[list[Partition]]] = defaultdict(list)
+    for owner, objects in zip(owners, found, strict=True):
+        per_call[owner] += objects
+    calls: list[PlannedCall] = []
+    number = 0
+    for owner, objects in per_call.items():
+        if cut.obj_pack_size is None:
+            groups: Iterable[Sequence[Partition | list[Partition]]] = objects
+        else:
+            groups = [[together] for together in pack(objects, cut.obj_pack_size)]
+        for group in groups:
+            calls += [_with(planned[owner], name, piece, number) for piece in group]
+            number += 1
+    return calls
+
+
+def _with(call: PlannedCall, name: str, value: Partition | list[Partition], source: int) -> PlannedCall:
+    return PlannedCall(call.args, {**call.kwargs, name: value}, source)
+
+
+def _check_extra(extra: ExtraArgs | None) -> None:
+    if extra is not None and not isinstance(extra, tuple | list | Mapping):
+        raise InputError(f"extra_args is {extra!r}: give a tuple of positional or a dict of keyword arguments")
+
+
+def plan_one(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[PlannedCall, tuple[str, ...]]:
+    """One call with these very arguments; raises ``InputError`` if the function does not take them."""
+    return Parameters(function).bind(args, kwargs, "the call")

@@ -1,0 +1,303 @@
+"""The only place that decides what became of a call: a value, an exception, or another attempt."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, InvalidStateError
+from typing import Any
+
+from lithops_mini import wire
+from lithops_mini.errors import (
+    CallTimeout,
+    InvocationError,
+    LithopsMiniError,
+    OutOfMemory,
+    Reason,
+    RemoteError,
+    SerializationError,
+    StorageError,
+    WorkerDied,
+)
+from lithops_mini.failures import Failure
+from lithops_mini.job.future import ResponseFuture, Settled, Unread
+from lithops_mini.job.job import Call, Job
+from lithops_mini.job.manifest import Recorder
+from lithops_mini.shorten import short_repr
+from lithops_mini.storage.base import StorageBackend
+from lithops_mini.wire import Outcome, Status
+from lithops_mini.worker import dependencies, serialize
+from lithops_mini.worker.call import empty_outcome
+
+logger = logging.getLogger("lithops_mini.job")
+
+# Seconds before the second attempt; doubled for each further one, up to the longest, and spread by half.
+_BACKOFF, _LONGEST_BACKOFF = 0.1, 20.0
+# A service that has too much to do is asked again this often; with the backoff above, for some four minutes.
+_THROTTLES = 20
+
+_LOST: dict[Status, type[LithopsMiniError]] = {
+    Status.DIED: WorkerDied,
+    Status.TIMEOUT: CallTimeout,
+    Status.OUT_OF_MEMORY: OutOfMemory,
+    Status.UNAVAILABLE: StorageError,
+}
+_REASONS = {
+    Reason.DIED: Status.DIED,
+    Reason.TIMEOUT: Status.TIMEOUT,
+    Reason.OUT_OF_MEMORY: Status.OUT_OF_MEMORY,
+}
+# Lost through no fault of the call's that is known: another attempt may well succeed.
+_RETRIED = (Status.DIED, Status.UNAVAILABLE)
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an exception that was raised in a worker."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+class Settle:
+    """Resolves futures, from many threads at once."""
+
+    def __init__(
+        self,
+        storage: StorageBackend,
+        bucket: str,
+        recorder: Recorder,
+        again: Callable[[Job, Call, float], None],
+        *,
+        shows_output: bool,
+    ) -> None:
+        """``again(job, call, delay)`` has a call run once more, ``delay`` seconds from now."""
+        self._storage = storage
+        self._bucket = bucket
+        self._recorder = recorder
+        self._again = again
+        self._shows_output = shows_output
+
+    def reply(self, job: Job, calls: Sequence[Call], reply: bytes) -> float:
+        """Take in the outcomes of a message; return the seconds the longest of its calls ran."""
+        worker_id, outcomes = wire.split_reply(reply)
+        missing = {call.id: call for call in calls}
+        settled: set[int] = set()
+        failed, longest = 0, 0.0
+        for outcome in wire.iter_outcomes(outcomes):
+            call = missing.pop(outcome.call, None)
+            if call is None or outcome.attempt != call.attempt:
+                continue  # not asked for: only what was sent can come back
+            longest = max(longest, outcome.ended - outcome.started)
+            if outcome.log and not self._shows_output and logger.isEnabledFor(logging.DEBUG):
+                for line in bytes(outcome.log).decode(errors="replace").splitlines():
+                    logger.debug("call %d of %s: %s", call.id, job.name, line)
+            if outcome.status == Status.OK and self._succeed(job, call, outcome, worker_id):
+                settled.add(call.id)
+            elif outcome.status != Status.OK and self._fail(job, call, outcome, worker_id):
+                settled.add(call.id)
+                failed += 1
+        for call in missing.values():
+            lost = empty_outcome(_sent(call), Status.DIED, "the worker's reply has no word of this call")
+            failed += self._fail(job, call, lost, worker_id)
+        if len(settled) < len(calls):
+            counted = [wire.encode_outcome(o) for o in wire.iter_outcomes(outcomes) if o.call in settled]
+            reply = wire.encode_reply(worker_id, b"".join(counted))
+        self._count(job, len(settled), failed, len(calls), reply)
+        return longest
+
+    def undeliverable(self, job: Job, calls: Sequence[Call], error: InvocationError | StorageError) -> None:
+        """A message could not be carried, or its reply was lost."""
+        done = 0
+        for call in calls:
+            if isinstance(error, StorageError):
+                status, retryable, reason = Status.UNAVAILABLE, True, Reason.UNAVAILABLE
+            else:
+                status, retryable, reason = _REASONS.get(error.reason, Status.DIED), error.retryable, error.reason
+            if reason == Reason.THROTTLED and call.throttled < _THROTTLES:
+                call.throttled += 1
+                self._again(job, call, backoff(call.throttled))
+            elif retryable and reason != Reason.THROTTLED and call.attempt <= job.policy.retries:
+                self._retry(job, call, str(error))
+            else:
+                done += self._resolve(job, call, empty_outcome(_sent(call), status, str(error)), "", error)
+        self._count(job, done, done, len(calls), b"")
+
+    def failed_before(self, job: Job, call: Call, dependency: ResponseFuture[Any]) -> bool:
+        """End a call because one it depends on failed; False if it had ended already."""
+        cause = CancelledError() if dependency.cancelled() else dependency.exception()
+        outcome = empty_outcome(_sent(call), Status.ERROR, f"call {dependency.call_id} of {dependency.job_id} failed")
+        self._note(job, call, outcome, "")
+        call.future._failure = dependency.failure
+        try:
+            call.future.set_exception(cause)
+        except InvalidStateError:
+            return False
+        self._count(job, 1, 1, 0, wire.encode_reply("", wire.encode_outcome(outcome)))
+        return True
+
+    def cancelled(self, job: Job, call: Call) -> None:
+        """Take note of a call whose future has been cancelled."""
+        outcome = empty_outcome(_sent(call), Status.CANCELLED, "cancelled")
+        self._note(job, call, outcome, "")
+        self._count(job, 1, 0, 0, wire.encode_reply("", wire.encode_outcome(outcome)))
+
+    # -- one outcome
+
+    def _succeed(self, job: Job, call: Call, outcome: Outcome, worker_id: str) -> bool:
+        """Give the future its value; False if it had been cancelled."""
+        value: Any
+        if outcome.place == wire.STORED:
+            at = wire.Stored.decode(outcome.data)
+            storage, bucket, key = self._storage, self._bucket, job.key
+            value = Unread(at, key, lambda: dependencies.load_stored(storage, bucket, at, key))
+        else:
+            try:
+                value = serialize.loads_own(outcome.data)
+            except Exception as error:  # noqa: BLE001 - unpickling runs the user's code
+                problem = SerializationError(f"the result of call {call.id} cannot be unpickled here: {error!r}")
+                problem.__cause__ = error
+                return self._resolve(job, call, outcome._replace(status=Status.ERROR), worker_id, problem)
+        self._note(job, call, outcome, worker_id)
+        try:
+            call.future.set_result(value)
+        except InvalidStateError:  # cancelled meanwhile
+            return False
+        return True
+
+    def _fail(self, job: Job, call: Call, outcome: Outcome, worker_id: str) -> bool:
+        """Retry or resolve a call that did not return; whether it is settled now."""
+        status = Status(outcome.status)
+        if status == Status.UNSTARTED:
+            self._again(job, call, 0.0)
+            return False
+        if status == Status.CANCELLED:
+            return False  # by its future, which knows
+        if status == Status.ERROR:
+            error, failure = self._rebuild(job, call, outcome, worker_id)
+            wanted = job.policy.retry_exceptions
+            retry = isinstance(error, wanted) if isinstance(wanted, tuple) else wanted
+        else:
+            text = bytes(outcome.data).decode()
+            error, failure, retry = _LOST[status](text), None, status in _RETRIED
+        if retry and call.attempt <= job.policy.retries:
+            self._retry(job, call, f"{type(error).__name__}: {error}")
+            return False
+        return self._resolve(job, call, outcome, worker_id, error, failure)
+
+    def _retry(self, job: Job, call: Call, why: str) -> None:
+        logger.info("call %d of %s, attempt %d: %s; it is run again", call.id, job.name, call.attempt, why)
+        delay = backoff(call.attempt)
+        call.attempt += 1
+        with job.lock:
+            job.counters.retried += 1
+        self._again(job, call, delay)
+
+    def _rebuild(self, job: Job, call: Call, outcome: Outcome, worker_id: str) -> tuple[BaseException, Failure]:
+        """The exception of the user's function, and what is known of it."""
+        # The reply came to us directly from the worker that ran the call.
+        name, message, text, user_line, blob = pickle.loads(outcome.data)
+        error: BaseException | None = None
+        if blob is not None:
+            try:
+                error = serialize.loads(blob)
+            except Exception as problem:  # noqa: BLE001 - its class may not exist here, or run code that fails
+                logger.debug("call %d: %s cannot be rebuilt here: %r", call.id, name, problem)
+        if not isinstance(error, Exception):
+            error = RemoteError(f"{name}: {message}", type_name=name, remote_traceback=text)
+        error.__cause__ = RemoteTraceback(text)
+        failure = self._failure(job, call, outcome, worker_id, name, message, user_line, text)
+        return error, failure
+
+    def _failure(
+        self,
+        job: Job,
+        call: Call,
+        outcome: Outcome,
+        worker_id: str,
+        name: str,
+        message: str,
+        user_line: str,
+        text: str,
+    ) -> Failure:
+        shown = describe_input(call) if job.policy.show_inputs else ""
+        return Failure(call.id, name, message, user_line, text, outcome.attempt, worker_id, shown)
+
+    def _resolve(
+        self,
+        job: Job,
+        call: Call,
+        outcome: Outcome,
+        worker_id: str,
+        error: BaseException,
+        failure: Failure | None = None,
+    ) -> bool:
+        """Give the future its exception; False if it had been cancelled."""
+        if failure is None:
+            name = type(error).__name__
+            failure = self._failure(job, call, outcome, worker_id, name, str(error), "", "")
+        for note in _notes(job, failure):
+            if note not in getattr(error, "__notes__", ()):
+                error.add_note(note)
+        self._note(job, call, outcome, worker_id)
+        call.future._failure = failure
+        try:
+            call.future.set_exception(error)
+        except InvalidStateError:
+            return False
+        logger.info("call %d of %s failed: %s: %s", call.id, job.name, failure.type_name, failure.message)
+        return True
+
+    def _note(self, job: Job, call: Call, outcome: Outcome, worker_id: str) -> None:
+        future = call.future
+        if outcome.log:
+            future._log = bytes(outcome.log)
+        # The bytes of log and data belong to the reply, which must not live as long as the future.
+        bare = outcome._replace(log=b"", data=b"")
+        future._settled = Settled(job.submitted, call.dispatched, time.time(), worker_id, bare)
+
+    def _count(self, job: Job, done: int, failed: int, sent: int, record: bytes) -> None:
+        with job.lock:
+            counters = job.counters
+            counters.done += done
+            counters.failed += failed
+            counters.running -= sent
+            ended = job.ended
+        self._recorder.settled(job, record, ended=ended)
+
+
+def backoff(attempt: int) -> float:
+    """Seconds to wait after the given number of attempts."""
+    return float(min(_LONGEST_BACKOFF, _BACKOFF * 2 ** (attempt - 1)) * random.uniform(0.5, 1.5))
+
+
+def describe_input(call: Call) -> str:
+    """The arguments of a call, shortened for a reader; says so where they are not at hand."""
+    if call.stored:
+        return f"<{len(call.arguments)} bytes of reference to a large input>"
+    if call.dependencies:
+        return "<results of other calls>"
+    try:
+        args, kwargs = serialize.loads(call.arguments)
+    except Exception as error:  # noqa: BLE001 - unpickling runs the user's code
+        return f"<not shown: {type(error).__name__}>"
+    shown = [short_repr(arg) for arg in args] + [f"{name}={short_repr(value)}" for name, value in kwargs.items()]
+    return ", ".join(shown)
+
+
+def _notes(job: Job, failure: Failure) -> list[str]:
+    where = f", worker {failure.worker_id}" if failure.worker_id else ""
+    return [
+        f"call {failure.call_id} of {job.id}: {job.name}({failure.input}), attempt {failure.attempt}{where};"
+        " its output is in future.logs"
+    ]
+
+
+def _sent(call: Call) -> wire.Call:
+    return wire.Call(call.id, call.attempt, call.stored, b"", call.arguments)
