@@ -49,9 +49,10 @@ def _part(part: str, pattern: str) -> str:
             end = part.find("]", position + (2 if part[position : position + 1] == "!" else 1))
             if end < 0:
                 raise InputError(f"{pattern!r}: a '[' has no ']'; a literal one is written '[[]'")
-            members = part[position:end].replace("\\", r"\\").replace("[", r"\[").replace("^", r"\^")
-            members = re.sub("([&~|])", r"\\\1", members)
-            expression += f"[^/{members[1:]}]" if members.startswith("!") else f"[{members}]"
+            members = part[position:end]
+            negation = "^" if members.startswith("!") else ""
+            members = "".join(c if c == "-" else re.escape(c) for c in members.removeprefix("!"))
+            expression += f"(?!/)[{negation}{members}]"
             position = end + 1
         else:
             expression += re.escape(character)

@@ -388,7 +388,7 @@ class RecordReader(io.BufferedIOBase):
         records: list[bytes] = []
         while not records:
             ahead = self._buffer[self._offset :]
-            more = self._stream.read(max(BUFFER, len(ahead)))
+            more = self._stream.read(max(BUFFER // 4, len(ahead)))  # measured: the pieces then stay in the cache
             if not more:
                 return
             *records, self._buffer = (ahead + more).split(self._delimiter)
