@@ -124,10 +124,9 @@ class _Panel:
 
     def started(self) -> _Panel:
         """The calls whose function was entered, in the order in which that was."""
-        times = sorted((call.started, call.call_id, call) for call in self.calls if call.started is not None)
-        never = len(self.calls) - len(times)
-        note = f"{self.note}, {never:,} of them never started" if never else self.note
-        return replace(self, calls=[call for *_, call in times], note=note)
+        calls = sorted((call for call in self.calls if call.started is not None), key=attrgetter("started", "call_id"))
+        never = len(self.calls) - len(calls)
+        return replace(self, calls=calls, note=f"{self.note}, {never:,} of them never started" if never else self.note)
 
 
 def _panels(stages: Stages) -> list[_Panel]:

@@ -122,9 +122,10 @@ def test_stages_have_panels_on_one_clock() -> None:
 
 
 def test_more_stages_than_panels_share_one() -> None:
-    figure = timeline([(f"stage {n}", [call(k, submitted=100.0 + n) for k in range(3)]) for n in range(20)])
-    assert titles(figure) == ["20 stages: 60 calls"]
-    assert [begin for _, begin, _ in spans(figure, "function")] == [3.0] * 60
+    stages = [(f"stage {n}", [call(k, submitted=100.0 + n) for k in range(3)]) for n in range(20)]
+    assert titles(timeline(stages)) == ["20 stages: 60 calls"]
+    assert [begin for _, begin, _ in spans(timeline(stages), "function")] == [3.0] * 60
+    assert len(spans(histogram(stages), "warm worker", 1)) == 60
 
 
 @pytest.mark.parametrize("calls", [1, 10, 200, 10_000])
