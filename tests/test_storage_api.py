@@ -4,6 +4,7 @@ import gc
 import io
 import os
 import pickle
+import resource
 import stat
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -155,6 +156,19 @@ class TestOpen:
         binary = storage.open("bucket", "key", "wb")
         with pytest.raises(TypeError), binary:
             binary.write("text")
+        assert list(storage.list_keys("bucket")) == []
+
+    def test_nothing_appears_if_the_temporary_file_is_full(self, storage):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        file = storage.open("bucket", "key", "w")
+        file.write("part")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10 * MIB, hard))
+        try:
+            with pytest.raises(OSError, match="File too large"):
+                file.write("x" * 20 * MIB)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        file.close()
         assert list(storage.list_keys("bucket")) == []
 
     @pytest.mark.parametrize(("mode", "text"), [("wb", b"part"), ("w", "part")])

@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 import resource
+import signal
 import stat
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from lithops_mini.errors import (
     ObjectExists,
     StorageError,
 )
-from lithops_mini.storage.localhost import LocalhostStorage, LocalhostStorageOptions
+from lithops_mini.storage.localhost import LocalhostStorage, LocalhostStorageOptions, _write_body
 from lithops_mini.testing.storage import MIB, StorageContract
 
 NOBODY = 65534
@@ -517,6 +518,31 @@ class TestFaults:
             backend.put("bucket", "key", bytes(MIB))  # the failed put took no room
         finally:
             subprocess.run(["umount", disk], check=True)
+
+    def test_writes_that_signals_cut_short_go_on(self):
+        buffers = [os.urandom(size) for size in (1, 300_000, 5, 700_000, 17)]
+        received = []
+        read, write = os.pipe()
+        writer = threading.get_ident()
+
+        def drain():
+            while block := os.read(read, 10_000):
+                received.append(block)
+                signal.pthread_kill(writer, signal.SIGUSR1)
+
+        before = signal.signal(signal.SIGUSR1, lambda *_: None)
+        try:
+            with ThreadPoolExecutor(1) as pool:
+                draining = pool.submit(drain)
+                try:
+                    _write_body(write, buffers)
+                finally:
+                    os.close(write)
+                draining.result()
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+            os.close(read)
+        assert b"".join(received) == b"".join(buffers)
 
     def test_too_many_open_files(self, backend, bucket):
         def use():
