@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -25,7 +24,7 @@ from lithops_mini.errors import InputError, LithopsMiniError
 from lithops_mini.job import manifest
 from lithops_mini.job.dispatch import Dispatcher
 from lithops_mini.job.future import ResponseFuture
-from lithops_mini.job.job import Call, Job, Policy
+from lithops_mini.job.job import Inputs, Job, Policy
 from lithops_mini.job.keys import job_key
 from lithops_mini.job.plan import Cut, ExtraArgs, Parameters, PlannedCall, plan_map
 from lithops_mini.job.stage import Code, MapResults, Stage, name_of
@@ -33,7 +32,6 @@ from lithops_mini.records import CallStats
 from lithops_mini.storage.api import Storage
 from lithops_mini.storage.base import StorageBackend
 from lithops_mini.waiting import ALL_COMPLETED, FutureList, Futures, get_result, wait
-from lithops_mini.worker import serialize
 
 logger = logging.getLogger("lithops_mini")
 
@@ -42,6 +40,9 @@ logger = logging.getLogger("lithops_mini")
 _INLINE = 256 << 10
 # The same for the function with its modules, which goes with every message.
 _INLINE_CODE = 32 << 10
+
+# Submissions after which those that have been read are forgotten by a get_result() without futures.
+_UNREAD = 1000
 
 _open_executors: weakref.WeakSet[FunctionExecutor] = weakref.WeakSet()
 
@@ -121,7 +122,8 @@ class FunctionExecutor:
     def submit(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> ResponseFuture[Any]:
         """Run ``func(*args, **kwargs)``, like ``concurrent.futures.Executor.submit``."""
         call, filled = Parameters(func).bind(args, kwargs, "the call")
-        return self._remember(self._start("call", func, [call], filled, self._options()), bare=True)[0]
+        _, futures = self._start("call", func, [call], filled, self._options())
+        return self._remember(FutureList(futures, bare=True))[0]
 
     def call_async(
         self,
@@ -145,7 +147,8 @@ class FunctionExecutor:
         calls, filled = self._plan(func, [data], None, Cut())
         if len(calls) != 1:
             raise InputError(f"{data!r} is {len(calls)} pieces of data, and call_async makes one call: use map")
-        return self._remember(self._start("call", func, calls, filled, options), bare=True)[0]
+        _, futures = self._start("call", func, calls, filled, options)
+        return self._remember(FutureList(futures, bare=True))[0]
 
     def map(
         self,
@@ -188,7 +191,8 @@ class FunctionExecutor:
         )
         cut = Cut(obj_chunk_size, obj_chunk_number, obj_newline, obj_decompress, obj_pack_size)
         calls, filled = self._plan(map_function, iterdata, extra_args, cut)
-        return self._remember(self._start("map", map_function, calls, filled, options))
+        _, futures = self._start("map", map_function, calls, filled, options)
+        return self._remember(FutureList(futures))
 
     def map_reduce(
         self,
@@ -237,20 +241,21 @@ class FunctionExecutor:
         calls, filled = self._plan(map_function, iterdata, extra_args, cut)
         if obj_reduce_by_key and filled[-1:] not in (("obj",), ("url",)):
             raise InputError("obj_reduce_by_key is for a map over data: give map_function a parameter named obj")
-        mapped = self._start("map", map_function, calls, filled, map_options, followed=spawn_reducer < 100)
-        groups = [mapped.futures]
+        mapped, futures = self._start("map", map_function, calls, filled, map_options, followed=spawn_reducer < 100)
+        groups = [futures]
         if obj_reduce_by_key:
-            groups = [[call.future for call in group] for _, group in groupby(mapped.calls, lambda call: call.source)]
+            pairs = zip(futures, calls, strict=True)
+            groups = [[future for future, _ in group] for _, group in groupby(pairs, lambda pair: pair[1].source)]
         planned = []
         for group in groups:
             args = (MapResults(group), *_positional(extra_args_reduce))
             call, filled = parameters.bind(args, _named(extra_args_reduce), "the reducer's input")
             planned.append(call)
         options = self._options(extra_env, reduce_runtime_memory or runtime_memory, *common)
-        reduced = self._start(
+        _, reducers = self._start(
             "reduce", reduce_function, planned, filled, options, upstream=[mapped], spawn=spawn_reducer / 100
         )
-        return self._remember(reduced, bare=not obj_reduce_by_key, map_futures=mapped.futures)
+        return self._remember(FutureList(reducers, bare=not obj_reduce_by_key, map_futures=futures))
 
     # -- waiting and reading
 
@@ -286,6 +291,12 @@ class FunctionExecutor:
             with self._lock:
                 taken, self._unread = self._unread, []
             fs = taken[0] if len(taken) == 1 else [future for futures in taken for future in futures]
+        else:
+            fs = fs if isinstance(fs, ResponseFuture | FutureList) else list(fs)
+            given = {fs} if isinstance(fs, ResponseFuture) else set(fs)
+            with self._lock:
+                taken = [futures for futures in self._unread if given.issuperset(futures)]
+                self._unread = [futures for futures in self._unread if not given.issuperset(futures)]
         try:
             return get_result(fs, throw_except, timeout, show_progress=self._shows(show_progress))
         except TimeoutError:
@@ -302,13 +313,7 @@ class FunctionExecutor:
         """The stats of the settled calls of each job, in the order of submission, under the job's name."""
         with self._lock:
             jobs = list(self._jobs)
-        return [
-            (
-                f"{job.name} ({job.id.rpartition('-')[2]})",
-                [s for future in job.futures if (s := future.stats) is not None],
-            )
-            for job in jobs
-        ]
+        return [(f"{job.name} ({job.id.rpartition('-')[2]})", job.stats()) for job in jobs]
 
     def job_summary(self) -> str:
         """What the jobs so far did, as a table of text: calls, failures, times, memory, bytes, workers."""
@@ -354,9 +359,8 @@ class FunctionExecutor:
                 job.cancel()
         try:
             for job in jobs:
-                for future in job.futures:
-                    while not future.done():
-                        future.rest(1.0)
+                while job.rest(1.0):
+                    continue
         except BaseException:
             for job in jobs:
                 job.cancel()
@@ -371,9 +375,7 @@ class FunctionExecutor:
             self._remove_bulk(jobs)
 
     def _remove_bulk(self, jobs: Sequence[Job]) -> None:
-        used = {future for job in jobs for call in job.calls for future in call.dependencies}
-        unread = [f.stored for job in jobs for f in job.futures if f not in used and f.holds_unread]
-        keep = {where.at.key for where in unread if where is not None}
+        keep = {key for job in jobs if not job.consumed for key in job.unread()}
         bucket = self.config.job.storage_bucket
         keys = manifest.bulk_keys(self._storage, bucket, self.executor_id)
         self._storage.delete(bucket, [key for key in keys if key not in keep])
@@ -442,9 +444,11 @@ class FunctionExecutor:
             shares_files=self._compute.shares_files,
         )
 
-    def _remember(self, job: Job, *, bare: bool = False, map_futures: Sequence[ResponseFuture[Any]] = ()) -> FutureList:
-        futures = FutureList(job.futures, bare=bare, map_futures=map_futures)
+    def _remember(self, futures: FutureList) -> FutureList:
         with self._lock:
+            if len(self._unread) >= _UNREAD:
+                # Somebody who reads futures one by one never asks for them all at once.
+                self._unread = [unread for unread in self._unread if not all(f.was_read for f in unread)]
             self._unread.append(futures)
         return futures
 
@@ -459,23 +463,22 @@ class FunctionExecutor:
         upstream: Sequence[Job] = (),
         followed: bool = False,
         spawn: float = 1.0,
-    ) -> Job:
+    ) -> tuple[Job, list[ResponseFuture[Any]]]:
         """Stage the calls and hand them to the dispatcher: the one way every call goes."""
         submitted = time.time()
         stage = Stage()
         pickled = stage.function(function)
-        staged = [
-            stage.arguments(call.args, call.kwargs, f"the input of call {index}") for index, call in enumerate(planned)
-        ]
+        inputs = Inputs(min(_INLINE, self._compute.max_payload // 4))
+        for index, call in enumerate(planned):
+            inputs.add(*stage.arguments(call.args, call.kwargs, f"the input of call {index}"))
         code = stage.code(pickled, options.include_modules, options.exclude_modules)
         inline_code = len(code.data) <= min(_INLINE_CODE, self._compute.max_payload // 4)
-        dependencies = [future for _, futures in staged for future in futures]
         with self._lock:
             if self._closed:
                 raise LithopsMiniError("the executor has been shut down: make a new one")
             job_id = f"{self.executor_id}-{kind[0].upper()}{len(self._jobs):03d}"
             key = job_key(job_id)
-            header = self._header(job_id, key, code, inline_code, filled, options, dependencies)
+            header = self._header(job_id, key, code, inline_code, filled, options, inputs.upstream)
             job = Job(
                 job_id,
                 name_of(function),
@@ -490,12 +493,16 @@ class FunctionExecutor:
             )
             self._jobs.append(job)
         job.followed = followed
+        for other in upstream:
+            other.consumed = True
         if not inline_code and code.sha256 not in self._stored_code:
             self._storage.put(
                 self.config.job.storage_bucket, records.code_key(self.executor_id, code.sha256), code.data
             )
             self._stored_code.add(code.sha256)
-        self._add_calls(job, planned, staged, spawn)
+        if inputs.bulk:
+            self._storage.put(self.config.job.storage_bucket, records.inputs_key(job_id), inputs.bulk)
+        job.add_calls(inputs, [call.source for call in planned], spawn)
         settings = {
             "timeout": options.timeout,
             "runtime_memory": options.runtime_memory,
@@ -505,8 +512,9 @@ class FunctionExecutor:
             job, code, kind=kind, backend=self.config.backend, storage=self.config.storage, settings=settings
         )
         self._recorder.begin(job, encoded)
+        futures = [call.future for call in job.calls]  # the job lets go of them when it ends
         self._dispatcher.add(job)
-        return job
+        return job, futures
 
     def _header(
         self,
@@ -516,13 +524,12 @@ class FunctionExecutor:
         inline_code: bool,
         filled: Sequence[str],
         options: CallOptions,
-        dependencies: Sequence[ResponseFuture[Any]],
+        upstream: Iterable[Job],
     ) -> dict[str, Any]:
-        jobs = {future.job for future in dependencies if future.job is not None and future.job.home == self._home}
         return {
             "version": wire.VERSION,
             "job": job_id,
-            "keys": {job_id: key.hex()} | {job.id: job.key.hex() for job in jobs},
+            "keys": {job_id: key.hex()} | {job.id: job.key.hex() for job in upstream if job.home == self._home},
             "storage": self.config.storage,
             "storage_options": self._storage.worker_options(),
             "bucket": self.config.job.storage_bucket,
@@ -539,40 +546,6 @@ class FunctionExecutor:
             "timeout": options.timeout,
             "memory": None if options.runtime_memory is None else options.runtime_memory << 20,
         }
-
-    def _add_calls(
-        self,
-        job: Job,
-        planned: Sequence[PlannedCall],
-        staged: Sequence[tuple[list[serialize.Buffer], list[ResponseFuture[Any]]]],
-        spawn: float,
-    ) -> None:
-        """Make the calls and their futures; put the arguments that are too large for a message into one object."""
-        limit = min(_INLINE, self._compute.max_payload // 4)
-        bulk: list[serialize.Buffer] = []
-        position = 0
-        bulk_key = records.inputs_key(job.id)
-        for index, ((parts, dependencies), plan) in enumerate(zip(staged, planned, strict=True)):
-            size = serialize.size_of(parts)
-            stored = 0
-            if size <= limit:
-                arguments = bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
-            else:
-                digest = hashlib.sha256()
-                for part in parts:
-                    digest.update(part)
-                arguments = wire.Stored(bulk_key, position, position + size, digest.hexdigest()).encode()
-                stored = wire.STORED_ARGUMENTS
-                bulk += parts
-                position += size
-            future: ResponseFuture[Any] = ResponseFuture(job.id, index, job)
-            call = Call(index, future, arguments, stored, dependencies, plan.source)
-            if dependencies:
-                call.waiting_for = max(1, -int(-len(dependencies) * spawn // 1))
-            job.calls.append(call)
-        job.counters.total = len(job.calls)
-        if bulk:
-            self._storage.put(self.config.job.storage_bucket, bulk_key, bulk)
 
 
 def _positional(extra: ExtraArgs | None) -> tuple[Any, ...]:

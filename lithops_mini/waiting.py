@@ -87,7 +87,7 @@ def get_result(
             first = first or error
     if first is not None and throw_except:
         _add_overview(first, futures)
-        raise first
+        raise first.with_traceback(None)
     return values[0] if isinstance(fs, ResponseFuture) or (isinstance(fs, FutureList) and fs.bare) else values
 
 

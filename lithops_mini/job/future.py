@@ -38,10 +38,10 @@ class Settled(NamedTuple):
     worker_id: str
     outcome: wire.Outcome
 
-    def stats(self, call_id: int) -> CallStats:
+    def stats(self) -> CallStats:
         outcome = self.outcome
         return CallStats(
-            call_id=call_id,
+            call_id=outcome.call,
             submitted=self.submitted,
             dispatched=self.dispatched,
             started=outcome.started or None,
@@ -71,6 +71,7 @@ class ResponseFuture(Future[T]):
         self.job_id = job_id
         self.call_id = call_id
         self.job = job  # None once the future has travelled to another process
+        self.was_read = False
         self._settled: Settled | None = None
         self._log: bytes = b""
         self._unread: Unread | None = None
@@ -84,7 +85,7 @@ class ResponseFuture(Future[T]):
     @property
     def stats(self) -> CallStats | None:
         """Times, memory, bytes, attempt and worker of the outcome that counted; ``None`` until the call is settled."""
-        return None if self._settled is None else self._settled.stats(self.call_id)
+        return None if self._settled is None else self._settled.stats()
 
     @property
     def logs(self) -> str:
@@ -102,7 +103,12 @@ class ResponseFuture(Future[T]):
         Raises ``TimeoutError`` after ``timeout`` seconds, ``CancelledError`` if the call was cancelled, and
         ``StorageError`` or ``IntegrityError`` if a stored result cannot be had.
         """
-        value: Any = super().result(timeout)
+        error = self.exception(timeout)
+        if error is not None:
+            # Raised here, and not where it was last: its traceback is that of the worker, which it carries.
+            raise error.with_traceback(None)
+        self.was_read = True
+        value: Any = self._result
         if type(value) is Unread:
             loaded = value.load()
             with self._condition:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from lithops_mini.job.future import ResponseFuture
+from lithops_mini import records, wire
+from lithops_mini.job.future import ResponseFuture, Settled
 from lithops_mini.progress import Counters
+from lithops_mini.records import CallStats
+from lithops_mini.worker import serialize
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,36 @@ class Call:
         self.activation = ""  # of the message it is in
 
 
+class Inputs:
+    """The pickled arguments of a job's calls: small ones as they travel, large ones as references into ``bulk``."""
+
+    def __init__(self, limit: int) -> None:
+        """``limit``: bytes up to which arguments are small."""
+        self._limit = limit
+        self.calls: list[tuple[bytes | wire.Stored, Sequence[ResponseFuture[Any]]]] = []
+        self.bulk: list[serialize.Buffer] = []  # becomes one object, under records.inputs_key
+        self._position = 0
+        self.upstream: set[Job] = set()  # the jobs of all futures among the arguments
+
+    def add(self, parts: Sequence[serialize.Buffer], dependencies: Sequence[ResponseFuture[Any]]) -> None:
+        size = serialize.size_of(parts)
+        if size <= self._limit:
+            self.calls.append((bytes(parts[0]) if len(parts) == 1 else b"".join(parts), dependencies))
+        else:
+            digest = hashlib.sha256()
+            for part in parts:
+                digest.update(part)
+            # The key is put in when the job has its name.
+            self.calls.append(
+                (wire.Stored("", self._position, self._position + size, digest.hexdigest()), dependencies)
+            )
+            self.bulk += parts
+            self._position += size
+        for future in dependencies:
+            if future.job is not None:
+                self.upstream.add(future.job)
+
+
 class Job:
     """Made by the executor, carried by the dispatcher, ended by settle."""
 
@@ -91,14 +127,26 @@ class Job:
         self._stop = stop
         self.calls: list[Call] = []
         self.ready: deque[Call] = deque()
-        self.followed = False  # calls of another job wait for results of this one
+        self.followed = False  # calls of another job wait in their workers for results of this one
+        self.consumed = False  # its results are there to be reduced
         self.pace = 0.0  # seconds the longest calls took lately; 0.0: not known yet
         self.counters = Counters()
         self.lock = threading.Lock()  # of the counters
+        self._settled: list[Settled] = []  # of the calls, once the job has ended
+        self._stored: weakref.WeakSet[ResponseFuture[Any]] = weakref.WeakSet()
 
-    @property
-    def futures(self) -> list[ResponseFuture[Any]]:
-        return [call.future for call in self.calls]
+    def add_calls(self, inputs: Inputs, sources: Sequence[int], spawn: float) -> None:
+        """Make the calls and their futures. ``spawn``: the share of its dependencies that end before a call starts."""
+        for index, ((arguments, dependencies), source) in enumerate(zip(inputs.calls, sources, strict=True)):
+            stored = 0
+            if isinstance(arguments, wire.Stored):
+                arguments = replace(arguments, key=records.inputs_key(self.id)).encode()
+                stored = wire.STORED_ARGUMENTS
+            call = Call(index, ResponseFuture(self.id, index, self), arguments, stored, dependencies, source)
+            if dependencies:
+                call.waiting_for = max(1, math.ceil(len(dependencies) * spawn))
+            self.calls.append(call)
+        self.counters.total = len(self.calls)
 
     def stop(self, call_id: int) -> None:
         """Take note that the future of a call was cancelled."""
@@ -108,6 +156,32 @@ class Job:
         """Cancel every call that has not ended, the last ones first: what waits must not start meanwhile."""
         for call in reversed(self.calls):
             call.future.cancel()
+
+    def rest(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds for a call that has not ended; False if there is none."""
+        for call in self.calls:
+            if not call.future.done():
+                call.future.rest(timeout)
+                return True
+        return False
+
+    def release(self) -> None:
+        """The job has ended: keep what is told of its calls, and let go of the futures with their values."""
+        for call in self.calls:
+            if call.future._settled is not None:
+                self._settled.append(call.future._settled)
+            if call.future.holds_unread:
+                self._stored.add(call.future)
+        self.calls = []
+
+    def stats(self) -> list[CallStats]:
+        """Of the calls that are settled."""
+        settled = [s for call in self.calls if (s := call.future._settled) is not None] or self._settled
+        return [each.stats() for each in settled]
+
+    def unread(self) -> list[str]:
+        """The keys of stored results that somebody can still ask for and nobody has."""
+        return [u.at.key for future in self._stored if future.holds_unread and (u := future.stored) is not None]
 
     @property
     def ended(self) -> bool:

@@ -269,6 +269,8 @@ class Settle:
             counters.failed += failed
             counters.running -= sent
             ended = job.ended
+        if ended:
+            job.release()
         self._recorder.settled(job, record, ended=ended)
 
 

@@ -19,7 +19,7 @@ from lithops_mini.job import modules
 from lithops_mini.job.future import ResponseFuture
 from lithops_mini.worker import code, dependencies, serialize
 
-_PLAIN = (type(None), bool, int, float, str, bytes)
+_PLAIN = frozenset((type(None), bool, int, float, str, bytes))
 # A container this short is looked through before it is pickled, a longer one is simply pickled with care.
 _SHORT = 16
 # Sources sent along for tracebacks, in characters altogether.
@@ -59,10 +59,10 @@ class Stage:
 
     def arguments(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], what: str
-    ) -> tuple[list[serialize.Buffer], list[ResponseFuture[Any]]]:
+    ) -> tuple[Sequence[serialize.Buffer], Sequence[ResponseFuture[Any]]]:
         """Pickle the arguments of one call; return the parts of the blob, and the futures it refers to by position."""
-        if _is_plain(args) and (not kwargs or _is_plain(kwargs)):
-            return [pickle.dumps((args, kwargs), 5)], []
+        if all(type(arg) in _PLAIN or _is_plain(arg) for arg in args) and (not kwargs or _is_plain(kwargs)):
+            return (pickle.dumps((args, kwargs), 5),), ()
         futures: list[ResponseFuture[Any]] = []
         try:
             parts = serialize.dumps((args, kwargs), lambda *a, **options: _Pickler(self, futures, *a, **options))

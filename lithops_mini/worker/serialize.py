@@ -80,6 +80,8 @@ def assemble(data: bytes, buffers: Sequence[memoryview]) -> list[Buffer]:
 
 def size_of(parts: Sequence[Buffer]) -> int:
     """Bytes of the joined blob."""
+    if len(parts) == 1:
+        return len(parts[0])  # the pickle itself, as for nearly every blob
     return sum(memoryview(part).nbytes for part in parts)
 
 
