@@ -6,7 +6,6 @@ Third parties add theirs through the entry point groups ``lithops_mini.compute``
 from __future__ import annotations
 
 import importlib
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from lithops_mini.errors import ConfigError
@@ -39,6 +38,8 @@ def find(kind: Kind, name: str) -> type[Any]:
         if point.name == name:
             loaded: type[Any] = point.load()
             return loaded
+    from difflib import get_close_matches
+
     known = names(kind)
     close = get_close_matches(name, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""

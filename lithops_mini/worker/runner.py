@@ -42,20 +42,18 @@ class Outcomes:
         os.set_blocking(bell, False)
 
     def send(self, frame: bytes) -> None:
-        if self._untold + len(frame) <= _UNTOLD:
-            os.write(self._outcomes, frame)
-            self._untold += len(frame)
-            if time.monotonic() - self._rung > _BELL_INTERVAL:
-                self.ring()
-            return
-        # What the pipe cannot hold blocks until it is read: the reader is woken first, sees the start of a frame, and
-        # from then on reads without a bell.
-        self.ring()
-        view = memoryview(frame)
-        written = os.write(self._outcomes, view[:_UNTOLD])
-        self.ring()
-        while written < len(view):
-            written += os.write(self._outcomes, view[written:])
+        left = memoryview(frame)
+        if self._untold + len(frame) > _UNTOLD:
+            # What the pipe cannot hold blocks until it is read: the reader is woken first, sees the start of a frame,
+            # and from then on reads without a bell.
+            self.ring()
+            left = left[os.write(self._outcomes, left[:_UNTOLD]) :]
+            self.ring()
+        self._untold += len(left)
+        while left:
+            left = left[os.write(self._outcomes, left) :]
+        if time.monotonic() - self._rung > _BELL_INTERVAL:
+            self.ring()
 
     def ring(self) -> None:
         with contextlib.suppress(BlockingIOError):  # a full bell has been ringing all along
@@ -122,6 +120,8 @@ def main(messages: int, outcomes: int, bell: int, lifeline: int, directory: str)
     for descriptor in (messages, outcomes, bell, lifeline):
         os.set_inheritable(descriptor, False)
     faulthandler.enable(2)
+    # The last words of a process that dies are worth a system call for each line.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     jobs = Jobs(directory)
     out = Outcomes(outcomes, bell)
     os.write(outcomes, READY)
