@@ -6,8 +6,39 @@ what came of them: payload and reply are made and read by the layers above it an
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
+
+
+class Activation:
+    """One message in flight: how whoever sent it can have calls of it stopped."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stopped: frozenset[int] = frozenset()
+        self._stop: Callable[[frozenset[int]], None] | None = None
+        self._ended = False
+
+    def stoppable(self, stop: Callable[[frozenset[int]], None]) -> None:
+        """For the backend: ``stop(calls)`` stops these calls of the message; it must return at once."""
+        with self._lock:
+            self._stop = stop
+            if self._stopped:
+                stop(self._stopped)
+
+    def stop(self, calls: frozenset[int]) -> None:
+        """For the sender: stop these calls, now or when they come to run, if the backend can."""
+        with self._lock:
+            self._stopped |= calls
+            if self._stop is not None and not self._ended:
+                self._stop(calls)
+
+    def end(self) -> None:
+        """For the sender: the message is no longer in flight."""
+        with self._lock:
+            self._ended = True
 
 
 class ComputeBackend(ABC):
@@ -27,17 +58,11 @@ class ComputeBackend(ABC):
         """How many messages may be in flight at once (at least 1)."""
 
     @abstractmethod
-    def invoke(self, payload: bytes, activation: str) -> bytes:
+    def invoke(self, payload: bytes, activation: Activation) -> bytes:
         """Carry ``payload`` to a worker, wait, and return its reply.
 
-        ``activation`` names this message for ``stop``. Raises ``InvocationError`` with a reason.
-        """
-
-    @abstractmethod
-    def stop(self, activation: str, calls: frozenset[int]) -> None:
-        """Stop these calls of a message in flight, if the service can; the reply then says so.
-
-        Names that are not (or no longer) in flight are fine.
+        A backend that can stop calls of a message in flight says how by ``activation.stoppable``; the reply then has
+        their outcome. Raises ``InvocationError`` with a reason.
         """
 
     @abstractmethod

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lithops_mini import wire
-from lithops_mini.compute.base import ComputeBackend
+from lithops_mini.compute.base import Activation, ComputeBackend
 from lithops_mini.worker.call import Jobs
 
 
@@ -44,13 +44,10 @@ class InlineCompute(ComputeBackend):
     def deploy(self) -> None:
         pass
 
-    def invoke(self, payload: bytes, activation: str) -> bytes:
+    def invoke(self, payload: bytes, activation: Activation) -> bytes:
         with self._one:
             outcomes = [wire.encode_outcome(outcome) for outcome in self._jobs.run(payload, _no_log)]
         return wire.encode_reply(f"inline/{os.getpid()}", b"".join(outcomes))
-
-    def stop(self, activation: str, calls: frozenset[int]) -> None:
-        pass
 
     def close(self) -> None:
         shutil.rmtree(self._directory, ignore_errors=True)

@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from lithops_mini.compute.base import ComputeBackend
+from lithops_mini.compute.base import Activation, ComputeBackend
 from lithops_mini.errors import InvocationError, Reason
 from lithops_mini.worker.supervisor import Supervisor
 
@@ -46,7 +46,6 @@ class LocalhostCompute(ComputeBackend):
             Supervisor(f"localhost/{n}", self._directory, python=options.python) for n in range(self._concurrency)
         ]
         self._idle = list(reversed(self._all))
-        self._busy: dict[str, Supervisor] = {}
 
     @property
     def concurrency(self) -> int:
@@ -56,7 +55,7 @@ class LocalhostCompute(ComputeBackend):
         # One process warms up while the client still prepares; the others start when there is work for them.
         self._all[0].start()
 
-    def invoke(self, payload: bytes, activation: str) -> bytes:
+    def invoke(self, payload: bytes, activation: Activation) -> bytes:
         with self._lock:
             if self._closed:
                 raise InvocationError("the localhost backend was closed", reason=Reason.CANCELLED)
@@ -65,19 +64,14 @@ class LocalhostCompute(ComputeBackend):
                     f"all {self._concurrency} worker processes are busy", reason=Reason.THROTTLED, retryable=True
                 )
             # The one used last is the warmest.
-            supervisor = self._busy[activation] = self._idle.pop()
+            supervisor = self._idle.pop()
+        activation.stoppable(supervisor.cancel)
         try:
             return supervisor.run(payload)
         finally:
+            activation.end()
             with self._lock:
-                del self._busy[activation]
                 self._idle.append(supervisor)
-
-    def stop(self, activation: str, calls: frozenset[int]) -> None:
-        with self._lock:
-            supervisor = self._busy.get(activation)
-        if supervisor is not None:
-            supervisor.cancel(calls)
 
     def close(self) -> None:
         with self._lock:

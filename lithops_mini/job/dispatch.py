@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 
 from lithops_mini import records, wire
-from lithops_mini.compute.base import ComputeBackend
+from lithops_mini.compute.base import Activation, ComputeBackend
 from lithops_mini.errors import InvocationError, Reason, StorageError
 from lithops_mini.job.future import ResponseFuture
 from lithops_mini.job.job import Call, Job
@@ -72,8 +72,8 @@ class Dispatcher:
     def stop(self, job: Job, call: Call) -> None:
         """The call's future was cancelled: see that it does not start, or end it where it runs."""
         self._settle.cancelled(job, call)
-        if activation := call.activation:
-            self._compute.stop(activation, frozenset((call.id,)))
+        if call.activation is not None:
+            call.activation.stop(frozenset((call.id,)))
 
     def close(self) -> None:
         """Stop sending. What is under way is left to the backend's close()."""
@@ -93,8 +93,8 @@ class Dispatcher:
 
         def one_ended(future: ResponseFuture[object]) -> None:
             if future.cancelled() or future.exception() is not None:
-                if self._settle.failed_before(job, call, future) and call.activation:
-                    self._compute.stop(call.activation, frozenset((call.id,)))
+                if self._settle.failed_before(job, call, future) and call.activation is not None:
+                    call.activation.stop(frozenset((call.id,)))
                 return
             count = next(ended)
             if count == total:
@@ -106,7 +106,7 @@ class Dispatcher:
             elif count == needed:
                 with self._condition:
                     self._early[call] = job
-                    self._start_threads(1)
+                    self._wake_senders()
 
         for future in call.dependencies:
             future.add_done_callback(one_ended)  # type: ignore[arg-type]
@@ -118,25 +118,33 @@ class Dispatcher:
             job.ready.extend(calls)
             if job not in self._ready:
                 self._ready.append(job)
-            self._start_threads(min(len(calls), self._lanes))
+            self._wake_senders()
 
-    def _start_threads(self, wanted: int) -> None:
-        for _ in range(min(wanted - self._idle, self._lanes - len(self._threads))):
+    def _wake_senders(self) -> None:
+        queued = sum(len(job.ready) for job in self._ready) + len(self._early)
+        # An idle thread that was woken and has not yet run counts, as does what it was woken for.
+        for _ in range(min(queued - self._idle, self._lanes - len(self._threads))):
             name = f"lithops_mini-sender-{len(self._threads)}"
             thread = threading.Thread(target=self._send_forever, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
-        self._condition.notify(wanted)
+        self._condition.notify(queued)
 
     def _again(self, job: Job, call: Call, delay: float) -> None:
         with self._condition:
             if delay:
                 heapq.heappush(self._delayed, (time.monotonic() + delay, next(self._order), job, call))
             else:
-                job.ready.appendleft(call)
-                if job not in self._ready:
-                    self._ready.insert(0, job)
+                self._put_first(job, call)
             self._condition.notify()
+
+    def _put_first(self, job: Job, call: Call) -> None:
+        if not all(future.done() for future in call.dependencies):
+            self._early[call] = job
+            return
+        job.ready.appendleft(call)
+        if job not in self._ready:
+            self._ready.insert(0, job)
 
     # -- the senders
 
@@ -183,9 +191,7 @@ class Dispatcher:
         now = time.monotonic()
         while self._delayed and self._delayed[0][0] <= now:
             _, _, job, call = heapq.heappop(self._delayed)
-            job.ready.appendleft(call)
-            if job not in self._ready:
-                self._ready.insert(0, job)
+            self._put_first(job, call)
         return self._delayed[0][0] - now if self._delayed else None
 
     def _next_calls(self, job: Job) -> list[Call]:
@@ -222,7 +228,9 @@ class Dispatcher:
         return max(1, min(int(_MESSAGE_SECONDS / job.pace), share))
 
     def _send(self, job: Job, calls: list[Call]) -> None:
-        activation = f"{job.id}/{calls[0].id}.{calls[0].attempt}"
+        activation = Activation()
+        for call in calls:
+            call.activation = activation
         try:
             payload = wire.encode_payload(job.header, job.code, [self._message(job, call) for call in calls])
             if len(payload) > self._compute.max_payload:
@@ -230,8 +238,8 @@ class Dispatcher:
                     f"a message of {len(payload):,} bytes is over the backend's limit of {self._compute.max_payload:,}",
                     reason=Reason.REFUSED,
                 )
-            for call in calls:
-                call.activation = activation
+            # A call cancelled since it was taken is stopped like any other of the message.
+            activation.stop(frozenset(call.id for call in calls if call.future.cancelled()))
             reply = self._compute.invoke(payload, activation)
         except (InvocationError, StorageError) as error:
             self._settle.undeliverable(job, calls, error)
@@ -239,8 +247,9 @@ class Dispatcher:
             longest = self._settle.reply(job, calls, reply)
             job.pace = max(_LEAST_SECONDS, longest, job.pace / _GROWTH)
         finally:
+            activation.end()
             for call in calls:
-                call.activation = ""
+                call.activation = None
 
     def _message(self, job: Job, call: Call) -> wire.Call:
         if not call.dependencies:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lithops_mini import records, wire
+from lithops_mini.compute.base import Activation
 from lithops_mini.job.future import ResponseFuture, Settled
 from lithops_mini.progress import Counters
 from lithops_mini.records import CallStats
@@ -64,7 +65,7 @@ class Call:
         self.attempt = 1
         self.throttled = 0  # times a service said it has too much to do
         self.dispatched: float | None = None
-        self.activation = ""  # of the message it is in
+        self.activation: Activation | None = None  # of the message it is in
 
 
 class Inputs:

@@ -39,7 +39,6 @@ class _Message:
     started: float = 0.0  # the same by the wall clock
     done: int = 0
     outcomes: bytearray = field(default_factory=bytearray)
-    cancelled: frozenset[int] = frozenset()
     verdict: tuple[int, Status, str] | None = None  # the call the runner was killed for, and why
     log_head: bytes = b""  # of the running call, once its output had to be cut
     log_dropped: int = 0
@@ -59,6 +58,7 @@ class Supervisor:
         self._started = 0
         self._closed = False
         self._message: _Message | None = None
+        self._cancelled: frozenset[int] = frozenset()
         self._modules: dict[str, str] = {}  # top-level name -> digest, of what the runner may have imported
         self._header: tuple[bytes, dict[str, Any]] = (b"", {})
 
@@ -75,10 +75,10 @@ class Supervisor:
             return self._runner
 
     def cancel(self, calls: frozenset[int]) -> None:
-        """Stop these calls of the message under way: a running one now, the others when their turn comes."""
+        """Stop these calls of the message that runs or is about to: a running one now, others in their turn."""
         with self._lock:
-            if self._message is not None and self._runner is not None:
-                self._message.cancelled |= calls
+            self._cancelled |= calls
+            if self._runner is not None:
                 self._runner.wake()
 
     def close(self, grace: float = 0.3) -> None:
@@ -106,7 +106,7 @@ class Supervisor:
         while message.done < len(message.calls):
             self._step(runner, message)
         with self._lock:
-            self._message = None
+            self._message, self._cancelled = None, frozenset()
         if self._closed:
             self._discard()
             raise InvocationError("the worker was closed while it ran calls", reason=Reason.CANCELLED)
@@ -176,7 +176,7 @@ class Supervisor:
 
     def _judge(self, runner: RunnerProcess, message: _Message) -> tuple[Status, str] | None:
         """Whether the running call must be stopped, and why."""
-        if message.calls[message.done].id in message.cancelled:
+        if message.calls[message.done].id in self._cancelled:
             return Status.CANCELLED, "cancelled while it ran"
         if message.timeout is not None and time.monotonic() - message.began >= message.timeout:
             return Status.TIMEOUT, f"the call ran longer than its timeout of {message.timeout:g} s and was stopped"
