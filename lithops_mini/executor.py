@@ -21,12 +21,12 @@ from lithops_mini import config as configuration
 from lithops_mini import logs, plots, records, registry, report, wire
 from lithops_mini.compute.base import ComputeBackend
 from lithops_mini.errors import InputError, LithopsMiniError
-from lithops_mini.job import manifest
+from lithops_mini.job import manifest, plan
 from lithops_mini.job.dispatch import Dispatcher
 from lithops_mini.job.future import ResponseFuture
 from lithops_mini.job.job import Inputs, Job, Policy
 from lithops_mini.job.keys import job_key
-from lithops_mini.job.plan import Cut, ExtraArgs, Parameters, PlannedCall, plan_map
+from lithops_mini.job.plan import Cut, ExtraArgs, PlannedCall
 from lithops_mini.job.stage import Code, MapResults, Stage, name_of
 from lithops_mini.records import CallStats
 from lithops_mini.storage.api import Storage
@@ -103,6 +103,7 @@ class FunctionExecutor:
             json.dumps(self._storage.worker_options(), sort_keys=True),
             job.storage_bucket,
         )
+        self._surroundings = plan.Surroundings(self._storage, self.config.storage, self._compute.shares_files)
         self._recorder = manifest.Recorder(self._storage, job.storage_bucket)
         self._dispatcher = Dispatcher(
             self._compute,
@@ -121,9 +122,7 @@ class FunctionExecutor:
 
     def submit(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> ResponseFuture[Any]:
         """Run ``func(*args, **kwargs)``, like ``concurrent.futures.Executor.submit``."""
-        call, filled = Parameters(func).bind(args, kwargs, "the call")
-        _, futures = self._start("call", func, [call], filled, self._options())
-        return self._remember(FutureList(futures, bare=True))[0]
+        return self._call(func, (args, kwargs), self._options())
 
     def call_async(
         self,
@@ -144,9 +143,12 @@ class FunctionExecutor:
         options = self._options(
             extra_env, runtime_memory, timeout, include_modules, exclude_modules, retries, retry_exceptions
         )
-        calls, filled = self._plan(func, [data], None, Cut())
+        return self._call(func, plan.arguments(data, None), options)
+
+    def _call(self, func: Callable[..., Any], arguments: plan.Arguments, options: CallOptions) -> ResponseFuture[Any]:
+        calls, filled = plan.plan(func, [arguments], Cut(), self._surroundings)
         if len(calls) != 1:
-            raise InputError(f"{data!r} is {len(calls)} pieces of data, and call_async makes one call: use map")
+            raise InputError(f"the input is {len(calls)} pieces of data, and this makes one call: use map")
         _, futures = self._start("call", func, calls, filled, options)
         return self._remember(FutureList(futures, bare=True))[0]
 
@@ -190,7 +192,8 @@ class FunctionExecutor:
             extra_env, runtime_memory, timeout, include_modules, exclude_modules, retries, retry_exceptions, chunksize
         )
         cut = Cut(obj_chunk_size, obj_chunk_number, obj_newline, obj_decompress, obj_pack_size)
-        calls, filled = self._plan(map_function, iterdata, extra_args, cut)
+        inputs = plan.items(map_function, iterdata, extra_args)
+        calls, filled = plan.plan(map_function, inputs, cut, self._surroundings)
         _, futures = self._start("map", map_function, calls, filled, options)
         return self._remember(FutureList(futures))
 
@@ -231,14 +234,13 @@ class FunctionExecutor:
         """
         if not 0 <= spawn_reducer <= 100:
             raise InputError(f"spawn_reducer is {spawn_reducer!r}: give a percentage from 0 to 100")
-        parameters = Parameters(reduce_function)
-        parameters.bind(
-            (MapResults([]), *_positional(extra_args_reduce)), _named(extra_args_reduce), "the reducer's input"
-        )
+        reducer_inputs = [plan.arguments((MapResults([]),), extra_args_reduce)]
+        plan.plan(reduce_function, reducer_inputs, Cut(), self._surroundings)  # whether it takes them
         cut = Cut(obj_chunk_size, obj_chunk_number, obj_newline, obj_decompress, obj_pack_size)
         common = (timeout, include_modules, exclude_modules, retries, retry_exceptions)
         map_options = self._options(extra_env, map_runtime_memory or runtime_memory, *common, chunksize)
-        calls, filled = self._plan(map_function, iterdata, extra_args, cut)
+        inputs = plan.items(map_function, iterdata, extra_args)
+        calls, filled = plan.plan(map_function, inputs, cut, self._surroundings)
         if obj_reduce_by_key and filled[-1:] not in (("obj",), ("url",)):
             raise InputError("obj_reduce_by_key is for a map over data: give map_function a parameter named obj")
         mapped, futures = self._start("map", map_function, calls, filled, map_options, followed=spawn_reducer < 100)
@@ -246,11 +248,8 @@ class FunctionExecutor:
         if obj_reduce_by_key:
             pairs = zip(futures, calls, strict=True)
             groups = [[future for future, _ in group] for _, group in groupby(pairs, lambda pair: pair[1].source)]
-        planned = []
-        for group in groups:
-            args = (MapResults(group), *_positional(extra_args_reduce))
-            call, filled = parameters.bind(args, _named(extra_args_reduce), "the reducer's input")
-            planned.append(call)
+        reducer_inputs = [plan.arguments((MapResults(group),), extra_args_reduce) for group in groups]
+        planned, filled = plan.plan(reduce_function, reducer_inputs, Cut(), self._surroundings)
         options = self._options(extra_env, reduce_runtime_memory or runtime_memory, *common)
         _, reducers = self._start(
             "reduce", reduce_function, planned, filled, options, upstream=[mapped], spawn=spawn_reducer / 100
@@ -431,19 +430,6 @@ class FunctionExecutor:
             ),
         )
 
-    def _plan(
-        self, function: Callable[..., Any], iterdata: Iterable[Any], extra_args: ExtraArgs | None, cut: Cut
-    ) -> tuple[list[PlannedCall], tuple[str, ...]]:
-        return plan_map(
-            function,
-            iterdata,
-            extra_args,
-            cut,
-            storage=self._storage,
-            storage_name=self.config.storage,
-            shares_files=self._compute.shares_files,
-        )
-
     def _remember(self, futures: FutureList) -> FutureList:
         with self._lock:
             if len(self._unread) >= _UNREAD:
@@ -546,14 +532,6 @@ class FunctionExecutor:
             "timeout": options.timeout,
             "memory": None if options.runtime_memory is None else options.runtime_memory << 20,
         }
-
-
-def _positional(extra: ExtraArgs | None) -> tuple[Any, ...]:
-    return tuple(extra) if isinstance(extra, tuple | list) else ()
-
-
-def _named(extra: ExtraArgs | None) -> Mapping[str, Any]:
-    return extra if isinstance(extra, Mapping) else {}
 
 
 def function_executor(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ FILLED = ("id", "storage", "ibm_cos")
 # A parameter of one of these names takes data: the caller gives where it lies, the worker opens it.
 DATA = ("obj", "url")
 
+Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
 ExtraArgs = tuple[Any, ...] | list[Any] | Mapping[str, Any]
 
 
@@ -44,7 +46,8 @@ class Cut:
 class Parameters:
     """What a function takes, and how the items of ``iterdata`` become its arguments."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], storage_name: str) -> None:
+        """Raises ``InputError`` for what cannot be called, and for parameters that this storage cannot fill."""
         if not callable(function):
             raise InputError(f"the function to run is {function!r}, which cannot be called")
         self.function_name = name_of(function)
@@ -56,6 +59,11 @@ class Parameters:
         kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         named = [name for name, parameter in names.items() if parameter.kind in kinds]
         self._filled = [name for name in FILLED if name in named]
+        if "ibm_cos" in named and storage_name != "ibm_cos":
+            raise InputError(
+                f"{self.function_name} has a parameter ibm_cos, which is the client of the storage ibm_cos, and the"
+                f" configured storage is {storage_name!r}: name it storage, which every storage has"
+            )
         self.data = next((name for name in DATA if name in named), None)
         if "obj" in named and "url" in named:
             raise InputError(f"{self.function_name} has the parameters obj and url: a call reads one source of data")
@@ -96,7 +104,14 @@ class Parameters:
         )
 
 
-def arguments(item: Any, extra: ExtraArgs | None) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+def _parameter_names(function: Any) -> list[str]:
+    try:
+        return list(inspect.signature(function).parameters)
+    except (ValueError, TypeError):  # some builtins do not tell, and what is no function is refused later
+        return []
+
+
+def arguments(item: Any, extra: ExtraArgs | None) -> Arguments:
     """What an item of ``iterdata`` is to the function, followed by ``extra_args``."""
     if type(item) is tuple:
         args, kwargs = item, {}
@@ -111,46 +126,60 @@ def arguments(item: Any, extra: ExtraArgs | None) -> tuple[tuple[Any, ...], Mapp
     return args + tuple(extra), kwargs
 
 
-def plan_map(
-    function: Callable[..., Any],
-    iterdata: Iterable[Any],
-    extra_args: ExtraArgs | None,
-    cut: Cut,
-    *,
-    storage: StorageBackend,
-    storage_name: str,
-    shares_files: bool,
-) -> tuple[list[PlannedCall], tuple[str, ...]]:
-    """Return one call per item, or per partition of the data an item names, and the names the worker fills.
+@dataclass(frozen=True)
+class Surroundings:
+    """What planning must know of the executor."""
 
-    Everything that can be wrong with the inputs is found here: ``InputError``, ``NoSuchBucket``, ``NoSuchObject``.
-    """
-    _check_extra(extra_args)
-    parameters = Parameters(function)
-    if isinstance(iterdata, str | bytes) or (parameters.data and isinstance(iterdata, Mapping)):
-        if parameters.data is None:
+    storage: StorageBackend
+    storage_name: str
+    shares_files: bool  # workers see this machine's files
+
+
+def items(function: Callable[..., Any], iterdata: Iterable[Any], extra_args: ExtraArgs | None) -> Iterator[Arguments]:
+    """The arguments of each call that ``iterdata`` and ``extra_args`` stand for. Raises ``InputError``."""
+    if extra_args is not None and not isinstance(extra_args, tuple | list | Mapping):
+        raise InputError(f"extra_args is {extra_args!r}: give a tuple of positional or a dict of keyword arguments")
+    takes_data = any(name in DATA for name in _parameter_names(function))
+    if isinstance(iterdata, str | bytes | os.PathLike) or (takes_data and isinstance(iterdata, Mapping)):
+        if not takes_data:
             raise InputError(
-                f"iterdata is the text {iterdata[:60]!r}: give a list of inputs, or, to map over stored data, give"
-                f" {parameters.function_name} a parameter named obj"
+                f"iterdata is the text {str(iterdata)[:60]!r}: give a list of inputs, or, to map over stored data, give"
+                f" {name_of(function)} a parameter named obj"
             )
         iterdata = [iterdata]
     elif not isinstance(iterdata, Iterable):
         raise InputError(f"iterdata is {iterdata!r}: give something that can be iterated, such as a list of inputs")
+    return (arguments(item, extra_args) for item in _with_position(iterdata))
+
+
+def plan(
+    function: Callable[..., Any],
+    inputs: Iterable[Arguments],
+    cut: Cut,
+    where: Surroundings,
+) -> tuple[list[PlannedCall], tuple[str, ...]]:
+    """Return one call for each of the inputs, or for each partition of the data it names, and the names to be filled.
+
+    Everything that can be wrong with the inputs is found here: ``InputError``, ``NoSuchBucket``, ``NoSuchObject``.
+    """
+    parameters = Parameters(function, where.storage_name)
     planned: list[PlannedCall] = []
     filled: dict[str, None] = {}
-    for index, item in enumerate(_with_position(iterdata)):
-        call, names = parameters.bind(*arguments(item, extra_args), f"item {index} of iterdata")
+    shape = None
+    for index, (args, kwargs) in enumerate(inputs):
+        call, names = parameters.bind(args, kwargs, f"input {index}")
         planned.append(call)
-        filled |= dict.fromkeys(names)
-    if parameters.data is None:
-        if cut != Cut():
-            raise InputError(
-                "the obj_ arguments are for functions that read data, and"
-                f" {parameters.function_name} has no parameter named obj"
-            )
-        return planned, tuple(filled)
-    found = _expand(planned, parameters, cut, storage=storage, storage_name=storage_name, shares_files=shares_files)
-    return found, (*filled, parameters.data)
+        if names is not shape:
+            filled |= dict.fromkeys(names)
+            shape = names
+    if parameters.data is not None:
+        return _expand(planned, parameters.data, cut, where), (*filled, parameters.data)
+    if cut != Cut():
+        raise InputError(
+            "the obj_ arguments are for functions that read data, and"
+            f" {parameters.function_name} has no parameter named obj"
+        )
+    return planned, tuple(filled)
 
 
 def _with_position(iterdata: Iterable[Any]) -> Iterator[Any]:
@@ -164,17 +193,8 @@ def _with_position(iterdata: Iterable[Any]) -> Iterator[Any]:
         raise
 
 
-def _expand(
-    planned: list[PlannedCall],
-    parameters: Parameters,
-    cut: Cut,
-    *,
-    storage: StorageBackend,
-    storage_name: str,
-    shares_files: bool,
-) -> list[PlannedCall]:
+def _expand(planned: list[PlannedCall], name: str, cut: Cut, where: Surroundings) -> list[PlannedCall]:
     """Put the partitions of the data each call names in its place."""
-    name = parameters.data or "obj"
     sources: list[SourceText] = []
     owners: list[int] = []
     for index, call in enumerate(planned):
@@ -186,9 +206,9 @@ def _expand(
             owners.append(index)
     found = plan_partitions(
         sources,
-        storage=storage,
-        storage_name=storage_name,
-        shares_files=shares_files,
+        storage=where.storage,
+        storage_name=where.storage_name,
+        shares_files=where.shares_files,
         obj_chunk_size=cut.obj_chunk_size,
         obj_chunk_number=cut.obj_chunk_number,
         obj_newline=cut.obj_newline,
@@ -213,15 +233,3 @@ def _expand(
 
 def _with(call: PlannedCall, name: str, value: Partition | list[Partition], source: int) -> PlannedCall:
     return PlannedCall(call.args, {**call.kwargs, name: value}, source)
-
-
-def _check_extra(extra: ExtraArgs | None) -> None:
-    if extra is not None and not isinstance(extra, tuple | list | Mapping):
-        raise InputError(f"extra_args is {extra!r}: give a tuple of positional or a dict of keyword arguments")
-
-
-def plan_one(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[PlannedCall, tuple[str, ...]]:
-    """One call with these very arguments; raises ``InputError`` if the function does not take them."""
-    return Parameters(function).bind(args, kwargs, "the call")
