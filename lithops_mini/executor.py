@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self, SupportsIndex
 
 from lithops_mini import config as configuration
-from lithops_mini import logs, plots, records, registry, report, wire
+from lithops_mini import logs, records, registry, wire
 from lithops_mini.compute.base import ComputeBackend
 from lithops_mini.errors import InputError, LithopsMiniError
 from lithops_mini.job import manifest, plan
@@ -316,6 +316,8 @@ class FunctionExecutor:
 
     def job_summary(self) -> str:
         """What the jobs so far did, as a table of text: calls, failures, times, memory, bytes, workers."""
+        from lithops_mini import report
+
         job = self.config.job
         return report.summary(
             self.stats(),
@@ -327,6 +329,8 @@ class FunctionExecutor:
 
     def plot(self, dst: str | Path | None = None) -> list[str]:
         """Write the timeline and the histogram of the jobs so far; return the paths. See ``plots.plot``."""
+        from lithops_mini import plots
+
         return plots.plot(self.stats(), dst, name=self.executor_id)
 
     # -- ending

@@ -8,13 +8,12 @@ without its signature, except by listings, which show headers as they find them.
 
 from __future__ import annotations
 
-import getpass
 import json
 import logging
 import os
-import platform
-import socket
+import pwd
 import struct
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -51,8 +50,8 @@ def encode_manifest(job: Job, code: Code, *, kind: str, backend: str, storage: s
         "backend": backend,
         "storage": storage,
         "settings": settings,
-        "client": f"{_user()}@{socket.gethostname()}:{os.getpid()}",
-        "python": platform.python_version(),
+        "client": f"{_user()}@{os.uname().nodename}:{os.getpid()}",
+        "python": ".".join(map(str, sys.version_info[:3])),
         "lithops_mini": __version__,
         "code": {"sha256": code.sha256, "size": len(code.data), "inline": bool(job.code)},
         "message": json.loads(job.header) | {"keys": {}},
@@ -79,8 +78,8 @@ def _runs(call: Call) -> list[list[Any]]:
 
 def _user() -> str:
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # no such user in a container
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container may have numbers only
         return str(os.getuid())
 
 
