@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures._base import CANCELLED, FINISHED, PENDING, RUNNING
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lithops_mini import wire
 from lithops_mini.failures import Failure
@@ -29,34 +30,47 @@ class Unread:
         self.load = load
 
 
-class Settled(NamedTuple):
-    """What settling a call took note of: turned into ``CallStats`` when somebody asks, since most never do."""
+# What settling a call took note of: when it was submitted, dispatched and settled, the worker's id, and the outcome
+# without log and data. Plain tuples: there is one for each call ever made, and most are never turned into CallStats.
+Settled = tuple[float, float | None, float, str, tuple[Any, ...]]
 
-    submitted: float
-    dispatched: float | None
-    settled: float
-    worker_id: str
-    outcome: wire.Outcome
 
-    def stats(self) -> CallStats:
-        outcome = self.outcome
-        return CallStats(
-            call_id=outcome.call,
-            submitted=self.submitted,
-            dispatched=self.dispatched,
-            started=outcome.started or None,
-            ended=outcome.ended or None,
-            settled=self.settled,
-            cpu_user=outcome.cpu_user,
-            cpu_system=outcome.cpu_system,
-            peak_memory=outcome.peak_memory,
-            bytes_in=outcome.bytes_in,
-            bytes_out=outcome.bytes_out,
-            attempt=outcome.attempt,
-            worker_id=self.worker_id,
-            cold=bool(outcome.cold),
-            status=wire.Status(outcome.status).name.lower(),
-        )
+def stats_of(settled: Settled) -> CallStats:
+    """``settled`` as it is told to the user."""
+    submitted, dispatched, when, worker_id, fields = settled
+    outcome = wire.Outcome._make((*fields, b"", b""))
+    return CallStats(
+        call_id=outcome.call,
+        submitted=submitted,
+        dispatched=dispatched,
+        started=outcome.started or None,
+        ended=outcome.ended or None,
+        settled=when,
+        cpu_user=outcome.cpu_user,
+        cpu_system=outcome.cpu_system,
+        peak_memory=outcome.peak_memory,
+        bytes_in=outcome.bytes_in,
+        bytes_out=outcome.bytes_out,
+        attempt=outcome.attempt,
+        worker_id=worker_id,
+        cold=bool(outcome.cold),
+        status=wire.Status(outcome.status).name.lower(),
+    )
+
+
+# Held to change the state of any future: one lock for all of them, and for the conditions of those that have one.
+_changing = threading.RLock()
+
+
+class _WhenWatched:
+    """An attribute of a future that is made when it is first asked for."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, future: ResponseFuture[Any], owner: type) -> Any:
+        future._watch()
+        return getattr(future, self._name)
 
 
 class ResponseFuture(Future[T]):
@@ -66,16 +80,33 @@ class ResponseFuture(Future[T]):
     ``asyncio.wrap_future``. A large result stays in storage until ``result()`` is first called.
     """
 
+    was_read = False
+    _state = PENDING
+    _result: Any = None
+    _exception: BaseException | None = None
+    _watched = False  # somebody waits for this very future, or wants to be called back: it has the next three
+    _condition: Any = _WhenWatched()
+    _waiters: Any = _WhenWatched()
+    _done_callbacks: Any = _WhenWatched()
+    _settled: Settled | None = None
+    _log = b""
+    _unread: Unread | None = None
+    _failure: Failure | None = None
+
     def __init__(self, job_id: str, call_id: int, job: Job | None = None) -> None:
-        super().__init__()
+        # Without super().__init__(): a condition is most of what a future costs, and few are ever waited for one by
+        # one. They get it when it is first asked for, and the state of the others begins with what the class says.
         self.job_id = job_id
         self.call_id = call_id
         self.job = job  # None once the future has travelled to another process
-        self.was_read = False
-        self._settled: Settled | None = None
-        self._log: bytes = b""
-        self._unread: Unread | None = None
-        self._failure: Failure | None = None
+
+    def _watch(self) -> None:
+        with _changing:
+            if not self._watched:
+                self._condition = threading.Condition(_changing)
+                self._waiters = []
+                self._done_callbacks = []
+                self._watched = True
 
     @property
     def executor_id(self) -> str:
@@ -85,7 +116,7 @@ class ResponseFuture(Future[T]):
     @property
     def stats(self) -> CallStats | None:
         """Times, memory, bytes, attempt and worker of the outcome that counted; ``None`` until the call is settled."""
-        return None if self._settled is None else self._settled.stats()
+        return None if self._settled is None else stats_of(self._settled)
 
     @property
     def logs(self) -> str:
@@ -103,7 +134,7 @@ class ResponseFuture(Future[T]):
         Raises ``TimeoutError`` after ``timeout`` seconds, ``CancelledError`` if the call was cancelled, and
         ``StorageError`` or ``IntegrityError`` if a stored result cannot be had.
         """
-        error = self.exception(timeout)
+        error = self._exception if self._state == FINISHED else self.exception(timeout)
         if error is not None:
             # Raised here, and not where it was last: its traceback is that of the worker, which it carries.
             raise error.with_traceback(None)
@@ -111,7 +142,7 @@ class ResponseFuture(Future[T]):
         value: Any = self._result
         if type(value) is Unread:
             loaded = value.load()
-            with self._condition:
+            with _changing:
                 # Another thread may have been faster; everybody shall hold the same object.
                 if type(self._result) is Unread:
                     self._unread, self._result = value, loaded
@@ -133,10 +164,24 @@ class ResponseFuture(Future[T]):
 
     def claim(self) -> bool:
         """Mark the call as running; False if it has been cancelled and must not start."""
-        with self._condition:
+        with _changing:
             if self._state == PENDING:
                 self._state = RUNNING
             return self._state == RUNNING
+
+    def done(self) -> bool:
+        return self._state not in (PENDING, RUNNING)
+
+    def running(self) -> bool:
+        return self._state == RUNNING
+
+    def set_result(self, result: T) -> None:
+        with _changing:
+            if not self._watched and self._state in (PENDING, RUNNING):
+                self._result = result
+                self._state = FINISHED
+                return
+        super().set_result(result)
 
     def cancel(self) -> bool:
         """Cancel the call: one that waits never starts, one that runs is stopped where the backend can.

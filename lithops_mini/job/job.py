@@ -13,7 +13,7 @@ from typing import Any
 
 from lithops_mini import records, wire
 from lithops_mini.compute.base import Activation
-from lithops_mini.job.future import ResponseFuture, Settled
+from lithops_mini.job.future import ResponseFuture, Settled, stats_of
 from lithops_mini.progress import Counters
 from lithops_mini.records import CallStats
 from lithops_mini.worker import serialize
@@ -178,7 +178,7 @@ class Job:
     def stats(self) -> list[CallStats]:
         """Of the calls that are settled."""
         settled = [s for call in self.calls if (s := call.future._settled) is not None] or self._settled
-        return [each.stats() for each in settled]
+        return [stats_of(each) for each in settled]
 
     def unread(self) -> list[str]:
         """The keys of stored results that somebody can still ask for and nobody has."""

@@ -23,7 +23,7 @@ from lithops_mini.errors import (
     WorkerDied,
 )
 from lithops_mini.failures import Failure
-from lithops_mini.job.future import ResponseFuture, Settled, Unread
+from lithops_mini.job.future import ResponseFuture, Unread
 from lithops_mini.job.job import Call, Job
 from lithops_mini.job.manifest import Recorder
 from lithops_mini.shorten import short_repr
@@ -258,9 +258,8 @@ class Settle:
         future = call.future
         if outcome.log:
             future._log = bytes(outcome.log)
-        # The bytes of log and data belong to the reply, which must not live as long as the future.
-        bare = outcome._replace(log=b"", data=b"")
-        future._settled = Settled(job.submitted, call.dispatched, time.time(), worker_id, bare)
+        # Without log and data, whose bytes belong to the reply: it must not live as long as the future.
+        future._settled = (job.submitted, call.dispatched, time.time(), worker_id, outcome[:-2])
 
     def _count(self, job: Job, done: int, failed: int, sent: int, record: bytes) -> None:
         with job.lock:
