@@ -6,14 +6,13 @@ Nothing is isolated here: a call that ends its process ends the client, and noth
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import threading
 from dataclasses import dataclass
 from typing import ClassVar
 
 from lithops_mini import wire
 from lithops_mini.compute.base import Activation, ComputeBackend
+from lithops_mini.compute.scratch import Scratch
 from lithops_mini.worker.call import Jobs
 
 
@@ -33,8 +32,8 @@ class InlineCompute(ComputeBackend):
     isolates: ClassVar[bool] = False
 
     def __init__(self, options: InlineOptions) -> None:
-        self._directory = tempfile.mkdtemp(prefix="lithops_mini-")
-        self._jobs = Jobs(self._directory)
+        self._scratch = Scratch()
+        self._jobs = Jobs(self._scratch.path)
         self._one = threading.Lock()
 
     @property
@@ -50,7 +49,7 @@ class InlineCompute(ComputeBackend):
         return wire.encode_reply(f"inline/{os.getpid()}", b"".join(outcomes))
 
     def close(self) -> None:
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._scratch.close()
 
 
 def _no_log() -> bytes:

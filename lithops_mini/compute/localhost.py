@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import threading
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from lithops_mini.compute.base import Activation, ComputeBackend
+from lithops_mini.compute.scratch import Scratch
 from lithops_mini.errors import InvocationError, Reason
 from lithops_mini.worker.supervisor import Supervisor
 
@@ -39,11 +38,11 @@ class LocalhostCompute(ComputeBackend):
 
     def __init__(self, options: LocalhostOptions) -> None:
         self._concurrency = options.max_workers or len(os.sched_getaffinity(0))
-        self._directory = tempfile.mkdtemp(prefix="lithops_mini-")  # mode 0700
+        self._scratch = Scratch()
         self._lock = threading.Lock()
         self._closed = False
         self._all = [
-            Supervisor(f"localhost/{n}", self._directory, python=options.python) for n in range(self._concurrency)
+            Supervisor(f"localhost/{n}", self._scratch.path, python=options.python) for n in range(self._concurrency)
         ]
         self._idle = list(reversed(self._all))
 
@@ -80,4 +79,4 @@ class LocalhostCompute(ComputeBackend):
             self._closed = True
         for supervisor in self._all:
             supervisor.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._scratch.close()

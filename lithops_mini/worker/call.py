@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -168,10 +169,13 @@ class Job:
     def _apply(
         self, call: wire.Call, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[float, wire.Status, int, bytes]:
+        worker = os.getpid()
         try:
             value = function(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001 - whatever a call raises is that call's outcome
+            _end_if_forked(worker, failed=True)
             return time.time(), wire.Status.ERROR, wire.INLINE, self.describe(error)
+        _end_if_forked(worker, failed=False)
         return time.time(), *self._answer(call, value)
 
     def _answer(self, call: wire.Call, value: Any) -> tuple[wire.Status, int, bytes]:
@@ -199,8 +203,17 @@ def _rebuildable(error: BaseException) -> bytes | None:
     try:
         blob = b"".join(serialize.fast_dumps(error))
         return blob if type(serialize.loads(blob)) is type(error) else None
-    except Exception:  # noqa: BLE001 - an exception that cannot make the journey travels as text
+    except BaseException:  # noqa: BLE001 - one that cannot make the journey, or ends who opens it, travels as text
         return None
+
+
+def _end_if_forked(worker: int, *, failed: bool) -> None:
+    """A child that the function has forked and that returns from it is not the worker: it must not answer."""
+    if os.getpid() != worker:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(ValueError, OSError, AttributeError):  # closed or replaced by the function
+                stream.flush()
+        os._exit(failed)
 
 
 def _cpu() -> tuple[float, float]:

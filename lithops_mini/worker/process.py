@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import os
 import select
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from lithops_mini.errors import InvocationError, Reason
@@ -29,6 +31,7 @@ class RunnerProcess:
     def __init__(self, directory: str, python: str | None = None) -> None:
         """``directory`` is private and takes unpacked modules. ``InvocationError`` if ``python`` cannot be started."""
         self.buffer = bytearray()  # what drain() has read and nobody has taken
+        self.hung_up: float | None = None  # monotonic: when nobody was left that could write outcomes
         messages, self._messages = os.pipe()
         self._outcomes, outcomes = os.pipe()
         self._bell, bell = os.pipe()
@@ -50,7 +53,8 @@ class RunnerProcess:
                 stdout=self._log,
                 stderr=self._log,
                 pass_fds=theirs,
-                process_group=0,
+                # Without a terminal: a program that asks for a password there fails instead of being stopped for ever.
+                start_new_session=True,
             )
         except OSError as error:
             self._release()
@@ -89,8 +93,11 @@ class RunnerProcess:
         # The start of an outcome without its end: the runner is writing, and rings no bell for the rest.
         if self.buffer:
             self._poller.register(self._outcomes, select.POLLIN)
-        for descriptor, _ in self._poller.poll(max(0.0, timeout) * 1000):
-            if descriptor in (self._bell, self._wake_read):
+        for descriptor, event in self._poller.poll(max(0.0, timeout) * 1000):
+            if descriptor == self._bell and not event & select.POLLIN:
+                self._poller.unregister(self._bell)
+                self.hung_up = time.monotonic()
+            elif descriptor in (self._bell, self._wake_read):
                 with contextlib.suppress(BlockingIOError):
                     os.read(descriptor, 4096)
         if self.buffer:
@@ -159,7 +166,11 @@ class RunnerProcess:
 
     def memory(self) -> int:
         """Resident bytes of the runner and the processes it started; 0 where the system does not tell."""
-        return _resident(self._process.pid)
+        return sum(map(_resident, _tree(self._process.pid)))
+
+    def memory_held(self) -> int:
+        """The same, counting shared pages once and mapped files not at all: slower, and never too much."""
+        return sum(map(_held, _tree(self._process.pid)))
 
     def log_size(self) -> int:
         """Bytes of output that no outcome has taken yet."""
@@ -183,13 +194,30 @@ def describe_exit(code: int) -> str:
         return f"killed by signal {-code}"
 
 
+def _tree(pid: int) -> Iterator[int]:
+    """The process and all it started, from whichever of its threads."""
+    yield pid
+    for children in glob.glob(f"/proc/{pid}/task/*/children"):
+        with contextlib.suppress(OSError):  # the thread has ended meanwhile
+            for child in Path(children).read_bytes().split():
+                yield from _tree(int(child))
+
+
 def _resident(pid: int) -> int:
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_bytes().split()[1])
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_bytes().split()
+        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError):  # ended meanwhile, or no /proc
         return 0
-    return pages * os.sysconf("SC_PAGE_SIZE") + sum(_resident(int(child)) for child in children)
+
+
+def _held(pid: int) -> int:
+    """As ``_resident``, but of pages shared with other processes a share, and of mapped files nothing."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines()[1:]
+        sizes = {name: int(size) << 10 for name, size, *_ in map(bytes.split, lines)}
+        return sizes[b"Pss:"] - sizes[b"Pss_File:"]
+    except (OSError, KeyError):  # ended meanwhile, or an older kernel
+        return _resident(pid)
 
 
 def _oom_kills() -> int:

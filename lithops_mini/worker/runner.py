@@ -61,22 +61,52 @@ class Outcomes:
         self._untold, self._rung = 0, time.monotonic()
 
 
-def take_log() -> bytes:
-    """Empty the file behind standard output and error; return what was in it, shortened in the middle."""
-    for stream in (sys.stdout, sys.stderr):
+class Output:
+    """The file behind standard output and error, emptied into the outcome of each call, whatever that did to them."""
+
+    def __init__(self) -> None:
+        self._file = os.dup(1)
+        self._identity = self._look(self._file)
+        # The last words of a process that dies are worth a system call for each line.
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        self._streams = {"stdout": (1, sys.stdout), "stderr": (2, sys.stderr)}
+
+    def take(self) -> bytes:
+        """Empty the file; return what was in it, shortened in the middle."""
+        for name in self._streams:
+            self._restore(name)
+        size = os.fstat(self._file).st_size
+        if not size:
+            return b""
+        if size <= LOG_HEAD + LOG_TAIL:
+            log = self._read(size, 0)
+        else:
+            log = shorten(self._read(LOG_HEAD, 0), self._read(LOG_TAIL, size - LOG_TAIL), size - LOG_HEAD - LOG_TAIL)
+        os.ftruncate(self._file, 0)
+        return log
+
+    def _read(self, size: int, start: int) -> bytes:
+        return os.pread(self._file, size, start)
+
+    def _restore(self, name: str) -> None:
+        """Flush a stream; undo what the function did to it, so that the next call's output is not lost or misled."""
+        descriptor, stream = self._streams[name]
+        with contextlib.suppress(ValueError, OSError, AttributeError):  # closed, or replaced by something else
+            getattr(sys, name).flush()
+        if self._look(descriptor) != self._identity:
+            os.dup2(self._file, descriptor)
+        if stream.closed:
+            stream = open(descriptor, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+            self._streams[name] = descriptor, stream
+        setattr(sys, name, stream)
+
+    @staticmethod
+    def _look(descriptor: int) -> tuple[int, int] | None:
         try:
-            stream.flush()
-        except (ValueError, OSError, AttributeError):
-            continue  # the function closed or replaced it
-    size = os.fstat(1).st_size
-    if not size:
-        return b""
-    if size <= LOG_HEAD + LOG_TAIL:
-        log = os.pread(1, size, 0)
-    else:
-        log = shorten(os.pread(1, LOG_HEAD, 0), os.pread(1, LOG_TAIL, size - LOG_TAIL), size - LOG_HEAD - LOG_TAIL)
-    os.ftruncate(1, 0)
-    return log
+            status = os.fstat(descriptor)
+        except OSError:  # closed
+            return None
+        return status.st_dev, status.st_ino
 
 
 def shorten(head: bytes, tail: bytes, left_out: int) -> bytes:
@@ -120,9 +150,7 @@ def main(messages: int, outcomes: int, bell: int, lifeline: int, directory: str)
     for descriptor in (messages, outcomes, bell, lifeline):
         os.set_inheritable(descriptor, False)
     faulthandler.enable(2)
-    # The last words of a process that dies are worth a system call for each line.
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    jobs = Jobs(directory)
+    jobs, output = Jobs(directory), Output()
     out = Outcomes(outcomes, bell)
     os.write(outcomes, READY)
     out.ring()
@@ -130,7 +158,7 @@ def main(messages: int, outcomes: int, bell: int, lifeline: int, directory: str)
         payload = _read(messages, LENGTH.unpack(head)[0])
         if payload is None:
             break
-        for outcome in jobs.run(payload, take_log):
+        for outcome in jobs.run(payload, output.take):
             out.send(wire.encode_outcome(outcome))
         out.ring()
     sys.exit(0)

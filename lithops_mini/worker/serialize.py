@@ -108,21 +108,29 @@ def loads_own(blob: Buffer) -> Any:
 
 def explain(value: Any, what: str, error: BaseException) -> SerializationError:
     """The error for a ``value`` that pickling refused, naming the innermost object to blame by its path."""
-    path, culprit = _find_culprit(value, what, set())
-    kind = f"{type(culprit).__module__}.{type(culprit).__qualname__}".removeprefix("builtins.")
-    where = f"{path} (a {kind})" if path != what else f"{what}, a {kind},"
+    if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
+        return SerializationError(f"{what}, a {_kind(value)}, is nested too deeply to be pickled")
+    path, culprit = _find_culprit(value, what)
+    where = f"{path} (a {_kind(culprit)})" if path != what else f"{what}, a {_kind(culprit)},"
     return SerializationError(f"{where} cannot be pickled: {type(error).__name__}: {error}")
 
 
-def _find_culprit(value: Any, path: str, seen: set[int]) -> tuple[str, Any]:
-    if id(value) in seen or len(seen) > 10_000:
-        return path, value
-    seen.add(id(value))
-    for name, child in _children(value):
-        try:
-            dumps(child)
-        except Exception:  # noqa: BLE001 - pickling runs user code: any error marks the culprit
-            return _find_culprit(child, path + name, seen)
+def _kind(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+
+
+def _find_culprit(value: Any, path: str) -> tuple[str, Any]:
+    seen: set[int] = set()
+    while id(value) not in seen and len(seen) <= 10_000:
+        seen.add(id(value))
+        for name, child in _children(value):
+            try:
+                dumps(child)
+            except (Exception, SystemExit):  # noqa: BLE001 - pickling runs user code: any error marks the culprit
+                value, path = child, path + name
+                break
+        else:
+            break
     return path, value
 
 

@@ -24,6 +24,8 @@ logger = logging.getLogger("lithops_mini.worker")
 
 # How often a running call is looked at, in seconds: a process filling memory at 4 GB/s passes its limit by 80 MB.
 _TICK = 0.02
+# A process that ends closes its pipes a little before; one that goes on without them this long (seconds) is of no use.
+_HUNG_UP = 1.0
 # Output of a running call beyond this is dropped, all but its head, in bytes.
 _LOG_LIMIT = 8 << 20
 
@@ -180,9 +182,12 @@ class Supervisor:
             return Status.CANCELLED, "cancelled while it ran"
         if message.timeout is not None and time.monotonic() - message.began >= message.timeout:
             return Status.TIMEOUT, f"the call ran longer than its timeout of {message.timeout:g} s and was stopped"
-        if message.memory is not None and (used := runner.memory()) > message.memory:
-            limit = f"its limit of {message.memory >> 20:,} MiB (runtime_memory)"
-            return Status.OUT_OF_MEMORY, f"the worker held {used >> 20:,} MiB, over {limit}, and was stopped"
+        if runner.hung_up is not None and time.monotonic() - runner.hung_up > _HUNG_UP:
+            return Status.DIED, "the call closed the worker's own file descriptors, so nothing could come back from it"
+        limit = message.memory
+        if limit is not None and runner.memory() > limit and (held := runner.memory_held()) > limit:
+            text = f"the worker held {-(-held >> 20):,} MiB, over its limit of {limit >> 20:,} MiB (runtime_memory),"
+            return Status.OUT_OF_MEMORY, f"{text} and was stopped"
         return None
 
     def _settle_death(self, runner: RunnerProcess, message: _Message) -> None:
