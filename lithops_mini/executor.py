@@ -20,7 +20,7 @@ from typing import Any, Self, SupportsIndex
 from lithops_mini import config as configuration
 from lithops_mini import logs, records, registry, wire
 from lithops_mini.compute.base import ComputeBackend
-from lithops_mini.errors import InputError, LithopsMiniError
+from lithops_mini.errors import InputError, LithopsMiniError, WaitTimeout
 from lithops_mini.job import manifest, plan
 from lithops_mini.job.dispatch import Dispatcher
 from lithops_mini.job.future import ResponseFuture
@@ -31,7 +31,7 @@ from lithops_mini.job.stage import Code, MapResults, Stage, name_of
 from lithops_mini.records import CallStats
 from lithops_mini.storage.api import Storage
 from lithops_mini.storage.base import StorageBackend
-from lithops_mini.waiting import ALL_COMPLETED, FutureList, Futures, get_result, wait
+from lithops_mini.waiting import ALL_COMPLETED, FutureList, Futures, get_result, listed, wait
 
 logger = logging.getLogger("lithops_mini")
 
@@ -232,8 +232,9 @@ class FunctionExecutor:
         ``runtime_memory`` is for both, unless ``map_runtime_memory`` or ``reduce_runtime_memory`` is given. The other
         arguments are those of ``map``. A failed map call fails its reducer with the same exception.
         """
-        if not 0 <= spawn_reducer <= 100:
+        if not isinstance(spawn_reducer, int | float) or not 0 <= spawn_reducer <= 100:
             raise InputError(f"spawn_reducer is {spawn_reducer!r}: give a percentage from 0 to 100")
+        plan.check_extra("extra_args_reduce", extra_args_reduce)
         reducer_inputs = [plan.arguments((MapResults([]),), extra_args_reduce)]
         plan.plan(reduce_function, reducer_inputs, Cut(), self._surroundings)  # whether it takes them
         cut = Cut(obj_chunk_size, obj_chunk_number, obj_newline, obj_decompress, obj_pack_size)
@@ -291,14 +292,14 @@ class FunctionExecutor:
                 taken, self._unread = self._unread, []
             fs = taken[0] if len(taken) == 1 else [future for futures in taken for future in futures]
         else:
-            fs = fs if isinstance(fs, ResponseFuture | FutureList) else list(fs)
-            given = {fs} if isinstance(fs, ResponseFuture) else set(fs)
+            fs = fs if isinstance(fs, FutureList) else FutureList(listed(fs), bare=isinstance(fs, ResponseFuture))
+            given = set(fs)
             with self._lock:
                 taken = [futures for futures in self._unread if given.issuperset(futures)]
                 self._unread = [futures for futures in self._unread if not given.issuperset(futures)]
         try:
             return get_result(fs, throw_except, timeout, show_progress=self._shows(show_progress))
-        except TimeoutError:
+        except WaitTimeout:
             with self._lock:
                 self._unread = taken + self._unread
             raise

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from concurrent.futures import as_completed as _as_completed
+from operator import itemgetter
 from typing import Any
 
 from lithops_mini.errors import InputError, WaitTimeout
@@ -39,6 +40,10 @@ class FutureList(list[ResponseFuture[Any]]):
         self.bare = bare
         self.map_futures = list(map_futures)  # those a reducer's futures depend on
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """It travels as what it stands for: one future, or a plain list of them."""
+        return itemgetter(0) if self.bare else list, (list(self),)
+
 
 def wait(
     fs: Futures,
@@ -54,7 +59,7 @@ def wait(
     ``timeout`` in seconds: ``WaitTimeout`` when they are over; the calls go on. ``show_progress``: see ``Progress``;
     default: if it takes long. Ctrl-C cancels the futures.
     """
-    futures = _listed(fs)
+    futures = listed(fs)
     needed = _needed(return_when, len(futures))
     if needed:
         _wait_for(futures, needed, timeout, show_progress)
@@ -75,7 +80,7 @@ def get_result(
     stands in its call's place instead. The values of the others stay readable on their futures. ``timeout`` in
     seconds: ``WaitTimeout``. A future that a call has returned is replaced by its own value.
     """
-    futures = _listed(fs)
+    futures = listed(fs)
     _wait_for(futures, len(futures), timeout, show_progress)
     values: list[Any] = []
     first: BaseException | None = None
@@ -93,10 +98,13 @@ def get_result(
 
 def as_completed(fs: Futures, timeout: float | None = None) -> Iterator[ResponseFuture[Any]]:
     """Yield the futures as they end, like ``concurrent.futures.as_completed``."""
-    return _as_completed(_listed(fs), timeout)  # type: ignore[return-value]
+    return _as_completed(listed(fs), timeout)  # type: ignore[return-value]
 
 
-def _listed(fs: Futures) -> list[ResponseFuture[Any]]:
+def listed(fs: Futures) -> list[ResponseFuture[Any]]:
+    """The futures as a list. Raises ``InputError`` for anything else."""
+    if not isinstance(fs, ResponseFuture | Iterable):
+        raise InputError(f"{fs!r} is neither a future of lithops_mini nor several of them")
     futures = [fs] if isinstance(fs, ResponseFuture) else list(fs)
     for future in futures:
         if not isinstance(future, ResponseFuture):

@@ -51,6 +51,11 @@ class Parameters:
         if not callable(function):
             raise InputError(f"the function to run is {function!r}, which cannot be called")
         self.function_name = name_of(function)
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise InputError(
+                f"{self.function_name} is an async function, and calling it runs nothing yet: give a function that"
+                " calls asyncio.run"
+            )
         try:
             self._signature: inspect.Signature | None = inspect.signature(function)
         except (ValueError, TypeError):  # some builtins do not tell
@@ -59,6 +64,7 @@ class Parameters:
         kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         named = [name for name, parameter in names.items() if parameter.kind in kinds]
         self._filled = [name for name in FILLED if name in named]
+        self._variadic = next((n for n, p in names.items() if p.kind is inspect.Parameter.VAR_POSITIONAL), None)
         if "ibm_cos" in named and storage_name != "ibm_cos":
             raise InputError(
                 f"{self.function_name} has a parameter ibm_cos, which is the client of the storage ibm_cos, and the"
@@ -97,7 +103,13 @@ class Parameters:
             special = [*self._filled, *([self.data] if self.data else [])]
             first = min(map(names.index, special), default=len(names))
             positional = [name for name in bound.arguments if name not in kwargs][: len(args)]
-            return [name for name in positional if names.index(name) >= first], left_out
+            by_name = [name for name in positional if names.index(name) >= first]
+            if self._variadic in by_name:
+                raise InputError(
+                    f"{self.function_name}{self._signature} has {names[first]} before *{self._variadic}, where it"
+                    " cannot be filled in by name: put it behind"
+                )
+            return by_name, left_out
         raise InputError(
             f"{what} does not fit {self.function_name}{self._signature}: {problem}. A tuple is positional arguments, a"
             " dict keyword arguments, anything else one argument"
@@ -109,6 +121,12 @@ def _parameter_names(function: Any) -> list[str]:
         return list(inspect.signature(function).parameters)
     except (ValueError, TypeError):  # some builtins do not tell, and what is no function is refused later
         return []
+
+
+def check_extra(name: str, extra: ExtraArgs | None) -> None:
+    """Raise ``InputError`` for arguments for every call that are neither positional nor keyword arguments."""
+    if extra is not None and not isinstance(extra, tuple | list | Mapping):
+        raise InputError(f"{name} is {extra!r}: give a tuple of positional or a dict of keyword arguments")
 
 
 def arguments(item: Any, extra: ExtraArgs | None) -> Arguments:
@@ -137,8 +155,7 @@ class Surroundings:
 
 def items(function: Callable[..., Any], iterdata: Iterable[Any], extra_args: ExtraArgs | None) -> Iterator[Arguments]:
     """The arguments of each call that ``iterdata`` and ``extra_args`` stand for. Raises ``InputError``."""
-    if extra_args is not None and not isinstance(extra_args, tuple | list | Mapping):
-        raise InputError(f"extra_args is {extra_args!r}: give a tuple of positional or a dict of keyword arguments")
+    check_extra("extra_args", extra_args)
     takes_data = any(name in DATA for name in _parameter_names(function))
     if isinstance(iterdata, str | bytes | os.PathLike) or (takes_data and isinstance(iterdata, Mapping)):
         if not takes_data:
