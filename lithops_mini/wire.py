@@ -1,6 +1,6 @@
 """The bytes of messages: client to worker (payload), worker to client (reply). Little-endian, no pickle outside blobs.
 
-    payload := u32 header length, u32 code length, header (JSON), code, call*
+    payload := u32 header length, u32 code length, u32 number of calls, header (JSON), code, call*
     call    := u32 id, u16 attempt, u8 stored, u32 dependencies length, u64 arguments length, dependencies, arguments
     reply   := u16 length, worker id (UTF-8), outcome*
     outcome := the fields of OUTCOME, log, data
@@ -80,7 +80,7 @@ def check_digest(sha256: str, what: str, data: bytes | bytearray | memoryview) -
         raise IntegrityError(f"{what} does not have the digest it was staged with: it was changed in storage")
 
 
-_PAYLOAD = struct.Struct("<II")
+_PAYLOAD = struct.Struct("<III")
 _CALL = struct.Struct("<IHBIQ")
 
 
@@ -99,7 +99,7 @@ def encode_header(header: dict[str, Any]) -> bytes:
 
 
 def encode_payload(header: bytes, code: bytes, calls: list[Call]) -> bytes:
-    parts: list[bytes | memoryview] = [_PAYLOAD.pack(len(header), len(code)), header, code]
+    parts: list[bytes | memoryview] = [_PAYLOAD.pack(len(header), len(code), len(calls)), header, code]
     pack = _CALL.pack
     for number, attempt, stored, dependencies, arguments in calls:
         parts += (pack(number, attempt, stored, len(dependencies), len(arguments)), dependencies, arguments)
@@ -112,13 +112,18 @@ CALL_OVERHEAD = _CALL.size
 def split_payload(payload: bytes | bytearray | memoryview) -> tuple[bytes, memoryview, memoryview]:
     """Return header, code and the calls' bytes."""
     view = memoryview(payload)
-    header_size, code_size = _PAYLOAD.unpack_from(view)
+    header_size, code_size, _ = _PAYLOAD.unpack_from(view)
     code_start = _PAYLOAD.size + header_size
     return (
         bytes(view[_PAYLOAD.size : code_start]),
         view[code_start : code_start + code_size],
         view[code_start + code_size :],
     )
+
+
+def count_calls(payload: bytes | bytearray | memoryview) -> int:
+    """Return how many calls a payload has, without reading them."""
+    return int(_PAYLOAD.unpack_from(payload)[2])
 
 
 def iter_calls(calls: memoryview) -> Iterator[Call]:
@@ -191,14 +196,14 @@ def iter_frame_ends(data: bytes | bytearray | memoryview, position: int = 0) -> 
 def iter_outcomes(data: bytes | bytearray | memoryview) -> Iterator[Outcome]:
     """Yield the whole outcomes at the start of ``data``; a cut one at the end is left."""
     view = memoryview(data)
-    position, end, unpack, size = 0, len(view), _OUTCOME.unpack_from, _OUTCOME.size
+    position, end, unpack, size, make = 0, len(view), _OUTCOME.unpack_from, _OUTCOME.size, Outcome._make
     while position + size <= end:
-        *fields, n_log, n_data = unpack(view, position)
-        middle = position + size + n_log
-        stop = middle + n_data
+        fields = unpack(view, position)
+        middle = position + size + fields[-2]
+        stop = middle + fields[-1]
         if stop > end:
             return
-        yield Outcome._make((*fields, view[position + size : middle], view[middle:stop]))
+        yield make((*fields[:-2], view[position + size : middle], view[middle:stop]))
         position = stop
 
 

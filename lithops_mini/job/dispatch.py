@@ -177,9 +177,9 @@ class Dispatcher:
                 elif self._early and not self._delayed and self._early_running < self._lanes - 1:
                     # One lane stays free for what the early ones wait for.
                     call, job = self._early.popitem()
-                    if self._claim(job, call):
+                    if calls := self._claim(job, [call]):
                         self._early_running += 1
-                        return job, [call], True
+                        return job, calls, True
                 else:
                     self._idle += 1
                     self._condition.wait(wait)
@@ -204,21 +204,20 @@ class Dispatcher:
             room -= len(call.arguments) + wire.CALL_OVERHEAD
             if calls and (alone or room < 0):
                 break
-            job.ready.popleft()
-            if self._claim(job, call):
-                calls.append(call)
-                if alone:  # whatever it did to its last worker, it does not do to neighbours
-                    break
-        return calls
+            calls.append(job.ready.popleft())
+            if alone:  # whatever it did to its last worker, it does not do to neighbours
+                break
+        return self._claim(job, calls)
 
-    def _claim(self, job: Job, call: Call) -> bool:
-        """Take a call to send it; False if it was cancelled."""
-        if not call.future.claim():
-            return False
-        call.dispatched = time.time()
+    def _claim(self, job: Job, calls: list[Call]) -> list[Call]:
+        """Take calls to send them; return those that were not cancelled."""
+        claimed = [call for call in calls if call.future.claim()]
+        now = time.time()
+        for call in claimed:
+            call.dispatched = now
         with job.lock:
-            job.counters.running += 1
-        return True
+            job.counters.running += len(claimed)
+        return claimed
 
     def _message_size(self, job: Job) -> int:
         """How many calls make a message worth sending, and still leave work for the other lanes."""

@@ -11,6 +11,8 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 from lithops_mini import wire
@@ -34,7 +36,8 @@ _LOG_LIMIT = 8 << 20
 class _Message:
     """What is known of the message under way."""
 
-    calls: list[wire.Call]
+    count: int  # of its calls
+    encoded: memoryview  # the calls
     timeout: float | None  # seconds a call may run
     memory: int | None  # bytes the runner may hold
     began: float = 0.0  # monotonic: when the call that runs now began
@@ -45,6 +48,11 @@ class _Message:
     log_head: bytes = b""  # of the running call, once its output had to be cut
     log_dropped: int = 0
     log_shown: int = 0
+
+    @cached_property
+    def calls(self) -> list[wire.Call]:
+        """Read only when something befalls one of them: most messages just pass."""
+        return list(wire.iter_calls(self.encoded))
 
 
 class Supervisor:
@@ -105,7 +113,7 @@ class Supervisor:
         message = self._read(payload)
         runner = self._hand_over(payload, message)
         message.began, message.started = time.monotonic(), time.time()
-        while message.done < len(message.calls):
+        while message.done < message.count:
             self._step(runner, message)
         with self._lock:
             self._message, self._cancelled = None, frozenset()
@@ -119,7 +127,7 @@ class Supervisor:
         if self._header[0] != raw:
             self._header = (raw, json.loads(raw))
         header = self._header[1]
-        return _Message(list(wire.iter_calls(calls)), header["timeout"], header["memory"])
+        return _Message(wire.count_calls(payload), calls, header["timeout"], header["memory"])
 
     def _hand_over(self, payload: bytes, message: _Message) -> RunnerProcess:
         modules: dict[str, str] = self._header[1]["modules"]
@@ -166,7 +174,7 @@ class Supervisor:
         ended = runner.exited()
         runner.drain()
         self._collect(runner, message)
-        if message.done == len(message.calls):
+        if message.done == message.count:
             return
         if ended:
             self._settle_death(runner, message)
@@ -178,7 +186,7 @@ class Supervisor:
 
     def _judge(self, runner: RunnerProcess, message: _Message) -> tuple[Status, str] | None:
         """Whether the running call must be stopped, and why."""
-        if message.calls[message.done].id in self._cancelled:
+        if self._cancelled and message.calls[message.done].id in self._cancelled:
             return Status.CANCELLED, "cancelled while it ran"
         if message.timeout is not None and time.monotonic() - message.began >= message.timeout:
             return Status.TIMEOUT, f"the call ran longer than its timeout of {message.timeout:g} s and was stopped"
@@ -209,22 +217,22 @@ class Supervisor:
             settled = unstarted(victim)
         for outcome in (settled, *map(unstarted, rest)):
             message.outcomes += wire.encode_outcome(outcome)
-        message.done = len(message.calls)
+        message.done = message.count
 
     def _collect(self, runner: RunnerProcess, message: _Message) -> None:
         """Move the whole outcomes from the runner's buffer to the message."""
-        start = 0
-        for end in wire.iter_frame_ends(runner.buffer):
-            frame = runner.buffer[start:end]
-            if message.log_head or message.log_shown or logger.isEnabledFor(logging.DEBUG):
-                message.outcomes += self._with_taken_log(message, frame)
-            else:
-                message.outcomes += frame
-            message.done += 1
-            start = end
-        if start:
-            del runner.buffer[:start]
-            message.began, message.started = time.monotonic(), time.time()
+        ends = list(wire.iter_frame_ends(runner.buffer))
+        if not ends:
+            return
+        if message.log_head or message.log_shown or logger.isEnabledFor(logging.DEBUG):
+            for start, end in pairwise((0, *ends)):
+                message.outcomes += self._with_taken_log(message, runner.buffer[start:end])
+                message.done += 1
+        else:
+            message.outcomes += runner.buffer[: ends[-1]]
+            message.done += len(ends)
+        del runner.buffer[: ends[-1]]
+        message.began, message.started = time.monotonic(), time.time()
 
     def _with_taken_log(self, message: _Message, frame: bytearray) -> bytes:
         outcome = next(wire.iter_outcomes(frame))
