@@ -1,5 +1,6 @@
 """Submitting and reading: what an item is to a function, what get_result gives back, what stays in storage."""
 
+# ruff: noqa: A002 - id is a name that executors fill in
 from __future__ import annotations
 
 import functools
@@ -360,7 +361,7 @@ def test_wrong_arguments_are_told_before_anything_runs(
         (lambda ex: ex.map(echo, [1, threading.Lock()]), "input of call 1, a _thread.lock"),
         (lambda ex: ex.map(echo, [{"x": {"deep": [0, threading.Lock()]}}]), r"\['deep'\]\[1\] \(a _thread.lock\)"),
         (lambda ex: ex.map(echo, [(n for n in range(2))]), "input of call 0, a generator"),
-        (lambda ex, lock=threading.Lock(): ex.map(lambda x: lock, [1]), "closure variable 'lock'"),  # noqa: B008
+        (lambda ex, lock=threading.Lock(): ex.map(lambda x: lock, [1]), "closure variable 'lock'"),
         (lambda ex: ex.map(functools.partial(everything, threading.Lock()), [1]), "args"),
         (lambda ex: ex.map(lambda x: ex, [1]), "closure variable 'ex'"),
     ],
@@ -403,7 +404,7 @@ def test_get_result_of_given_futures(executor: lm.FunctionExecutor) -> None:
     first, second = executor.map(echo, [1, 2])
     assert executor.get_result([second, first]) == [2, 1]
     assert executor.get_result(first) == 1
-    assert executor.get_result((f for f in (first, second))) == [1, 2]
+    assert executor.get_result(f for f in (first, second)) == [1, 2]
     assert executor.get_result([]) == []
     assert lm.get_result([first]) == [1]
     assert executor.get_result(executor.map_reduce(echo, [1, 2], sum)) == 3
@@ -656,8 +657,9 @@ def test_a_closed_executor_says_so(tmp_path: Path) -> None:
 
 
 def test_leaving_by_an_exception_cancels_what_waits(gate: Path) -> None:
-    with pytest.raises(RuntimeError, match="mine"), lm.localhost_executor(max_workers=1, progress=False) as executor:
-        futures = executor.map(passing, ["wait"] * 50, extra_args=(str(gate),), chunksize=1)
+    executor = lm.localhost_executor(max_workers=1, progress=False)
+    futures = executor.map(passing, ["wait"] * 50, extra_args=(str(gate),), chunksize=1)
+    with pytest.raises(RuntimeError, match="mine"), executor:
         raise RuntimeError("mine")
     assert all(future.cancelled() for future in futures)
 
@@ -710,4 +712,4 @@ def test_what_is_exported() -> None:
     assert set(lm.__all__) <= set(dir(lm))
     assert lm.ResponseFuture is ResponseFuture
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        lm.nothing  # noqa: B018
+        lm.nothing
