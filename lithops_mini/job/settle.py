@@ -88,33 +88,37 @@ class Settle:
         """Take in the outcomes of a message; return the seconds the longest of its calls ran."""
         worker_id, outcomes = wire.split_reply(reply)
         missing = {call.id: call for call in calls}
-        settled: set[int] = set()
-        failed, longest = 0, 0.0
+        settled: list[Outcome] = []
+        failed, received, longest = 0, 0, 0.0
         for outcome in wire.iter_outcomes(outcomes):
-            call = missing.pop(outcome.call, None)
+            received += 1
+            call = missing.get(outcome.call)
             if call is None or outcome.attempt != call.attempt:
                 continue  # not asked for: only what was sent can come back
+            del missing[call.id]
             longest = max(longest, outcome.ended - outcome.started)
             if outcome.log and not self._shows_output and logger.isEnabledFor(logging.DEBUG):
                 for line in bytes(outcome.log).decode(errors="replace").splitlines():
                     logger.debug("call %d of %s: %s", call.id, job.name, line)
             if outcome.status == Status.OK and self._succeed(job, call, outcome, worker_id):
-                settled.add(call.id)
+                settled.append(outcome)
+                failed += call.future.failure is not None  # the result has come, and cannot be unpickled
             elif outcome.status != Status.OK and self._fail(job, call, outcome, worker_id):
-                settled.add(call.id)
+                settled.append(outcome)
                 failed += 1
         for call in missing.values():
             lost = empty_outcome(_sent(call), Status.DIED, "the worker's reply has no word of this call")
-            failed += self._fail(job, call, lost, worker_id)
-        if len(settled) < len(calls):
-            counted = [wire.encode_outcome(o) for o in wire.iter_outcomes(outcomes) if o.call in settled]
-            reply = wire.encode_reply(worker_id, b"".join(counted))
+            if self._fail(job, call, lost, worker_id):
+                settled.append(lost)
+                failed += 1
+        if missing or len(settled) < received:
+            reply = _record(worker_id, settled)
         self._count(job, len(settled), failed, len(calls), reply)
         return longest
 
     def undeliverable(self, job: Job, calls: Sequence[Call], error: InvocationError | StorageError) -> None:
         """A message could not be carried, or its reply was lost."""
-        done = 0
+        settled: list[Outcome] = []
         for call in calls:
             if isinstance(error, StorageError):
                 status, retryable, reason = Status.UNAVAILABLE, True, Reason.UNAVAILABLE
@@ -126,8 +130,10 @@ class Settle:
             elif retryable and reason != Reason.THROTTLED and call.attempt <= job.policy.retries:
                 self._retry(job, call, str(error))
             else:
-                done += self._resolve(job, call, empty_outcome(_sent(call), status, str(error)), "", error)
-        self._count(job, done, done, len(calls), b"")
+                lost = empty_outcome(_sent(call), status, str(error))
+                if self._resolve(job, call, lost, "", error):
+                    settled.append(lost)
+        self._count(job, len(settled), len(settled), len(calls), _record("", settled))
 
     def failed_before(self, job: Job, call: Call, dependency: ResponseFuture[Any]) -> bool:
         """End a call because one it depends on failed; False if it had ended already."""
@@ -139,14 +145,14 @@ class Settle:
             call.future.set_exception(cause)
         except InvalidStateError:
             return False
-        self._count(job, 1, 1, 0, wire.encode_reply("", wire.encode_outcome(outcome)))
+        self._count(job, 1, 1, 0, _record("", [outcome]))
         return True
 
     def cancelled(self, job: Job, call: Call) -> None:
         """Take note of a call whose future has been cancelled."""
         outcome = empty_outcome(_sent(call), Status.CANCELLED, "cancelled")
         self._note(job, call, outcome, "")
-        self._count(job, 1, 0, 0, wire.encode_reply("", wire.encode_outcome(outcome)))
+        self._count(job, 1, 0, 0, _record("", [outcome]))
 
     # -- one outcome
 
@@ -156,13 +162,11 @@ class Settle:
         if outcome.place == wire.STORED:
             at = wire.Stored.decode(outcome.data)
             storage, bucket, key = self._storage, self._bucket, job.key
-            value = Unread(at, key, lambda: dependencies.load_stored(storage, bucket, at, key))
+            value = Unread(at, key, lambda: _load(call.id, lambda: dependencies.load_stored(storage, bucket, at, key)))
         else:
             try:
-                value = serialize.loads_own(outcome.data)
-            except Exception as error:  # noqa: BLE001 - unpickling runs the user's code
-                problem = SerializationError(f"the result of call {call.id} cannot be unpickled here: {error!r}")
-                problem.__cause__ = error
+                value = _load(call.id, lambda: serialize.loads_own(outcome.data))
+            except LithopsMiniError as problem:
                 return self._resolve(job, call, outcome._replace(status=Status.ERROR), worker_id, problem)
         self._note(job, call, outcome, worker_id)
         try:
@@ -174,11 +178,11 @@ class Settle:
     def _fail(self, job: Job, call: Call, outcome: Outcome, worker_id: str) -> bool:
         """Retry or resolve a call that did not return; whether it is settled now."""
         status = Status(outcome.status)
-        if status == Status.UNSTARTED:
-            self._again(job, call, 0.0)
+        if status in (Status.UNSTARTED, Status.CANCELLED):
+            # A cancelled call's future knows. One that was stopped in another's place runs again.
+            if not call.future.done():
+                self._again(job, call, 0.0)
             return False
-        if status == Status.CANCELLED:
-            return False  # by its future, which knows
         if status == Status.ERROR:
             error, failure = self._rebuild(job, call, outcome, worker_id)
             wanted = job.policy.retry_exceptions
@@ -187,7 +191,8 @@ class Settle:
             text = bytes(outcome.data).decode()
             error, failure, retry = _LOST[status](text), None, status in _RETRIED
         if retry and call.attempt <= job.policy.retries:
-            self._retry(job, call, f"{type(error).__name__}: {error}")
+            why = f"{failure.type_name}: {failure.message}" if failure else str(error)
+            self._retry(job, call, why)
             return False
         return self._resolve(job, call, outcome, worker_id, error, failure)
 
@@ -207,8 +212,8 @@ class Settle:
         if blob is not None:
             try:
                 error = serialize.loads(blob)
-            except Exception as problem:  # noqa: BLE001 - its class may not exist here, or run code that fails
-                logger.debug("call %d: %s cannot be rebuilt here: %r", call.id, name, problem)
+            except BaseException as problem:  # noqa: BLE001 - its class may not exist here, or run code that fails
+                logger.debug("call %d: %s cannot be rebuilt here: %s", call.id, name, short_repr(problem))
         if not isinstance(error, Exception):
             error = RemoteError(f"{name}: {message}", type_name=name, remote_traceback=text)
         error.__cause__ = RemoteTraceback(text)
@@ -273,6 +278,16 @@ class Settle:
         self._recorder.settled(job, record, ended=ended)
 
 
+def _load(call: int, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except (LithopsMiniError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        text = f"the result of call {call} cannot be unpickled here: {short_repr(error)}"
+        raise SerializationError(text) from error
+
+
 def backoff(attempt: int) -> float:
     """Seconds to wait after the given number of attempts."""
     return float(min(_LONGEST_BACKOFF, _BACKOFF * 2 ** (attempt - 1)) * random.uniform(0.5, 1.5))
@@ -298,6 +313,11 @@ def _notes(job: Job, failure: Failure) -> list[str]:
         f"call {failure.call_id} of {job.id}: {job.name}({failure.input}), attempt {failure.attempt}{where};"
         " its output is in future.logs"
     ]
+
+
+def _record(worker_id: str, settled: Sequence[Outcome]) -> bytes:
+    """A reply with just the outcomes that counted; empty if there are none."""
+    return wire.encode_reply(worker_id, b"".join(map(wire.encode_outcome, settled))) if settled else b""
 
 
 def _sent(call: Call) -> wire.Call:
