@@ -12,7 +12,6 @@ from typing import ClassVar
 
 from lithops_mini import wire
 from lithops_mini.compute.base import Activation, ComputeBackend
-from lithops_mini.compute.scratch import Scratch
 from lithops_mini.worker.call import Jobs
 
 
@@ -32,8 +31,7 @@ class InlineCompute(ComputeBackend):
     isolates: ClassVar[bool] = False
 
     def __init__(self, options: InlineOptions) -> None:
-        self._scratch = Scratch()
-        self._jobs = Jobs(self._scratch.path)
+        self._jobs = Jobs(None)
         self._one = threading.Lock()
 
     @property
@@ -45,11 +43,12 @@ class InlineCompute(ComputeBackend):
 
     def invoke(self, payload: bytes, activation: Activation) -> bytes:
         with self._one:
-            outcomes = [wire.encode_outcome(outcome) for outcome in self._jobs.run(payload, _no_log)]
+            # Arrays among the arguments become views of the message, and a function may write to them.
+            outcomes = [wire.encode_outcome(outcome) for outcome in self._jobs.run(bytearray(payload), _no_log)]
         return wire.encode_reply(f"inline/{os.getpid()}", b"".join(outcomes))
 
     def close(self) -> None:
-        self._scratch.close()
+        pass
 
 
 def _no_log() -> bytes:

@@ -101,7 +101,7 @@ def _files(path: Path) -> Iterator[Path]:
     for directory, names, files in os.walk(path):
         names[:] = sorted(name for name in names if name not in _SKIPPED)
         for file in sorted(files):
-            if not file.endswith((".pyc", ".pyo")):
+            if not file.endswith((".pyc", ".pyo")) and os.path.isfile(os.path.join(directory, file)):
                 yield Path(directory, file)
 
 

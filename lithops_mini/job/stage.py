@@ -10,10 +10,9 @@ import os
 import pickle
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
-
-import cloudpickle
 
 from lithops_mini.job import modules
 from lithops_mini.job.future import ResponseFuture
@@ -52,7 +51,8 @@ class Stage:
     def function(self, function: Any) -> bytes:
         """Pickle the function. Raises ``SerializationError`` naming what cannot be."""
         try:
-            parts = serialize.dumps(function, lambda *args, **options: _Pickler(self, [], *args, **options))
+            # A future it closes over stays one, with its value: only inputs are filled in.
+            parts = serialize.dumps(function, partial(_Pickler, self, None))
         except Exception as error:
             raise serialize.explain(function, f"the function {name_of(function)}", error) from error
         return b"".join(parts)
@@ -64,12 +64,12 @@ class Stage:
         if all(type(arg) in _PLAIN or _is_plain(arg) for arg in args) and (not kwargs or _is_plain(kwargs)):
             return (pickle.dumps((args, kwargs), 5),), ()
         futures: list[ResponseFuture[Any]] = []
+        pickler = partial(_Pickler, self, futures)
         try:
-            parts = serialize.dumps((args, kwargs), lambda *a, **options: _Pickler(self, futures, *a, **options))
+            parts = serialize.dumps((args, kwargs), pickler)
         except Exception as error:
-            if len(args) == 1 and not kwargs:
-                raise serialize.explain(args[0], what, error) from error
-            raise serialize.explain({**dict(enumerate(args)), **kwargs}, what, error) from error
+            given: Any = args[0] if len(args) == 1 and not kwargs else {**dict(enumerate(args)), **kwargs}
+            raise serialize.explain(given, what, error, pickler) from error
         return parts, futures
 
     def code(self, function: bytes, include: Iterable[str], exclude: Iterable[str]) -> Code:
@@ -101,19 +101,21 @@ class Stage:
                 self._sources[name] = text
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle, watching what passes, and leaving futures to be filled in by the worker."""
+class _Pickler(serialize.Pickler):
+    """Watches what passes, and leaves futures, if it gets a list to note them in, to be filled in by the worker."""
 
-    def __init__(self, stage: Stage, futures: list[ResponseFuture[Any]], file: io.BytesIO, **options: Any) -> None:
+    def __init__(
+        self, stage: Stage, futures: list[ResponseFuture[Any]] | None, file: io.BytesIO, **options: Any
+    ) -> None:
         super().__init__(file, **options)
         self._stage = stage
         self._futures = futures
 
     def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, ResponseFuture):
+        if self._futures is not None and isinstance(value, ResponseFuture):
             self._futures.append(value)
             return dependencies.dependency, (len(self._futures) - 1,)
-        if isinstance(value, MapResults):
+        if self._futures is not None and isinstance(value, MapResults):
             first = len(self._futures)
             self._futures += value.futures
             return dependencies.results, (range(first, len(self._futures)),)

@@ -35,7 +35,7 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 class Job:
     """What the calls of one job share in this process: settings, function, storage."""
 
-    def __init__(self, header: dict[str, Any], directory: str) -> None:
+    def __init__(self, header: dict[str, Any], directory: str | None) -> None:
         self.id: str = header["job"]
         self.bucket: str = header["bucket"]
         self.inline: int = header["inline"]
@@ -247,7 +247,8 @@ def _peak_memory(measure: bool) -> int:
 class Jobs:
     """The jobs this process has seen: messages of one job have one header, so it is read once."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str | None) -> None:
+        """``directory`` takes unpacked modules; ``None`` in the client's process, which has them."""
         self._directory = directory
         self._jobs: OrderedDict[bytes, Job] = OrderedDict()
         self._cold = True

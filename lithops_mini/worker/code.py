@@ -26,13 +26,16 @@ def encode(function: bytes, sources: Mapping[str, str], modules: bytes) -> bytes
     return b"".join((_HEAD.pack(len(function), len(text)), function, text, modules))
 
 
-def load(code: bytes | bytearray | memoryview, digest: str, directory: str) -> tuple[Any, dict[str, str]]:
-    """Make the modules importable, unpickle the function; return it and its sources."""
+def load(code: bytes | bytearray | memoryview, digest: str, directory: str | None) -> tuple[Any, dict[str, str]]:
+    """Make the modules importable, unpickle the function; return it and its sources.
+
+    The modules are unpacked below ``directory``; ``None``: this process has them already.
+    """
     view = memoryview(code)
     function_size, sources_size = _HEAD.unpack_from(view)
     sources_start = _HEAD.size + function_size
     modules_start = sources_start + sources_size
-    if modules_start < len(view):
+    if directory is not None and modules_start < len(view):
         _install(view[modules_start:], os.path.join(directory, digest))
     function = serialize.loads(view[_HEAD.size : sources_start])
     return function, cast(dict[str, str], json.loads(bytes(view[sources_start:modules_start])))

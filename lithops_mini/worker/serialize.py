@@ -8,9 +8,11 @@ A blob without such buffers is a plain pickle. One with buffers is
 
 from __future__ import annotations
 
+import functools
 import io
 import pickle
 import struct
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,7 +30,29 @@ _MARK = ord("B")
 _PLAIN = (type(None), bool, int, float, str, bytes)
 
 
-def dumps(value: Any, pickler: Callable[..., Any] = cloudpickle.Pickler) -> list[Buffer]:
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """cloudpickle, and what of functools it cannot do: caches of functions that are not importable travel empty."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if type(value) is functools._lru_cache_wrapper and not _is_importable(value):
+            return _cached, (value.__wrapped__, *value.cache_parameters().values())
+        if type(value) is functools.cached_property:  # it holds a lock before Python 3.12
+            return functools.cached_property, (value.func,), {"attrname": value.attrname}
+        return super().reducer_override(value)
+
+
+def _cached(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
+    return functools.lru_cache(maxsize, typed)(function)
+
+
+def _is_importable(function: Any) -> bool:
+    found: Any = sys.modules.get(function.__module__)
+    for name in function.__qualname__.split("."):
+        found = getattr(found, name, None)
+    return found is function and function.__module__ != "__main__"
+
+
+def dumps(value: Any, pickler: Callable[..., Any] = Pickler) -> list[Buffer]:
     """Pickle ``value``; the blob is the returned parts joined. Raises whatever pickling raises."""
     if type(value) in _PLAIN:
         return [pickle.dumps(value, 5)]
@@ -106,11 +130,11 @@ def loads_own(blob: Buffer) -> Any:
     return loads(bytearray(blob) if blob[0] == _MARK else blob)
 
 
-def explain(value: Any, what: str, error: BaseException) -> SerializationError:
+def explain(value: Any, what: str, error: BaseException, pickler: Callable[..., Any] = Pickler) -> SerializationError:
     """The error for a ``value`` that pickling refused, naming the innermost object to blame by its path."""
     if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
         return SerializationError(f"{what}, a {_kind(value)}, is nested too deeply to be pickled")
-    path, culprit = _find_culprit(value, what)
+    path, culprit = _find_culprit(value, what, pickler)
     where = f"{path} (a {_kind(culprit)})" if path != what else f"{what}, a {_kind(culprit)},"
     return SerializationError(f"{where} cannot be pickled: {type(error).__name__}: {error}")
 
@@ -119,13 +143,13 @@ def _kind(value: Any) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
 
 
-def _find_culprit(value: Any, path: str) -> tuple[str, Any]:
+def _find_culprit(value: Any, path: str, pickler: Callable[..., Any]) -> tuple[str, Any]:
     seen: set[int] = set()
     while id(value) not in seen and len(seen) <= 10_000:
         seen.add(id(value))
         for name, child in _children(value):
             try:
-                dumps(child)
+                dumps(child, pickler)
             except (Exception, SystemExit):  # noqa: BLE001 - pickling runs user code: any error marks the culprit
                 value, path = child, path + name
                 break
