@@ -32,9 +32,12 @@ from lithops_mini.errors import (
     NoSuchObject,
     StorageError,
 )
-from lithops_mini.job.partition import Cutting, Source, cut, plan_partitions
+from lithops_mini.job.partition import Cutting, cut, plan_partitions
+from lithops_mini.job.sources import Source
 from lithops_mini.records import Partition
 from lithops_mini.storage.localhost import LocalhostStorage, LocalhostStorageOptions
+from lithops_mini.worker import delimiter as delimiter_module
+from lithops_mini.worker import reader as reader_module
 from lithops_mini.worker import stream as stream_module
 from lithops_mini.worker.data import DataObject, open_partition
 
@@ -128,9 +131,11 @@ RECORDS: dict[str, Callable[[DataObject], list[bytes]]] = {
 def windows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads of a few bytes meet every boundary that real ones meet in large objects."""
     if request.param == "small windows":
-        sizes = {"_LOOKBACK": 1, "_FIRST_WINDOW": 3, "_LARGEST_WINDOW": 8, "_LARGEST_PIECE": 5, "BUFFER": 7}
-        for name, size in sizes.items():
-            monkeypatch.setattr(stream_module, name, size)
+        for module in (stream_module, delimiter_module):
+            for name, size in {"_FIRST_WINDOW": 3, "_LARGEST_WINDOW": 8, "_LARGEST_PIECE": 5}.items():
+                monkeypatch.setattr(module, name, size)
+        monkeypatch.setattr(delimiter_module, "_LOOKBACK", 1)
+        monkeypatch.setattr(reader_module, "BUFFER", 7)
 
 
 theorem = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -345,6 +350,9 @@ class TestSourcesThatChange:
         assert raw.read(5) == b"x" * 5
         storage.put("b", "k", b"z" * 21)
         with pytest.raises(IntegrityError, match="changed"):
+            raw.read(5)
+        storage.put("b", "k", b"x" * 10 + b"\n" + b"y" * 10)
+        with pytest.raises(StorageError, match="reading failed before: b/k changed"):
             raw.read(5)
 
     def test_another_version_of_a_file(self, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from memory_storage import MemoryStorage
 
 from lithops_mini.errors import AccessDenied, InputError, LithopsMiniError, NoSuchBucket, NoSuchObject
 from lithops_mini.job.globs import glob_prefix, glob_regex
-from lithops_mini.job.partition import Cutting, Source, cut, pack, plan_partitions
+from lithops_mini.job.partition import Cutting, cut, pack, plan_partitions
+from lithops_mini.job.sources import Source
 from lithops_mini.records import Partition, manifest_key
 from lithops_mini.sizes import format_size, parse_size
 from lithops_mini.storage.localhost import LocalhostStorage, LocalhostStorageOptions

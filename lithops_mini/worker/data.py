@@ -5,17 +5,16 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from lithops_mini.errors import AccessDenied, InputError, IntegrityError, NoSuchObject, StorageError
 from lithops_mini.records import Partition
-from lithops_mini.worker.stream import BUFFER, OpenRange, PartitionStream, RawStream, Readable, buffered
+from lithops_mini.worker.delimiter import OpenRange, Readable
+from lithops_mini.worker.reader import buffered
+from lithops_mini.worker.stream import PartitionStream
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
     from lithops_mini.storage.base import StorageBackend
 
 
@@ -63,6 +62,8 @@ class DataObject:
                 _opener(part, self._storage), str(self), part.start, part.stop, part.size, part.delimiter
             )
             if part.compression:
+                from lithops_mini.worker.decompress import DecompressedStream
+
                 raw = DecompressedStream(raw, part.compression, str(self))
             self._stream = buffered(raw, part.delimiter)
         return self._stream
@@ -140,56 +141,3 @@ def _open_file(path: str, etag: str | None, start: int) -> Readable:
         raise IntegrityError(f"the file {path} changed after it was planned; run the job again")
     file.seek(start)
     return file
-
-
-class DecompressedStream(RawStream):
-    """Decompresses a stream as it is read. ``StorageError`` if the compressed data is cut short or broken."""
-
-    def __init__(self, raw: io.RawIOBase, compression: str, name: str) -> None:
-        super().__init__()
-        self._what = f"{name}: its {compression} data"
-        source: Any = io.BufferedReader(raw, BUFFER)
-        self._file: Any
-        self._errors: tuple[type[Exception], ...]
-        if compression == "gzip":
-            import gzip
-            import zlib
-
-            self._file, self._errors = gzip.GzipFile(fileobj=source), (gzip.BadGzipFile, zlib.error)
-        elif compression == "bz2":
-            import bz2
-
-            self._file, self._errors = bz2.BZ2File(source), ()
-        elif compression == "xz":
-            import lzma
-
-            self._file, self._errors = lzma.LZMAFile(source), (lzma.LZMAError,)  # noqa: SIM115 - close() does
-        else:
-            raise StorageError(f"{name} is compressed as {compression!r}; gzip, bz2 and xz can be read")
-        self._source = source
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        with self._translated():
-            return int(self._file.readinto(buffer))
-
-    def readall(self) -> bytes:
-        with self._translated():
-            return bytes(self._file.read())
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except EOFError as error:
-            raise StorageError(f"{self._what} is cut short: the file ends before the data does") from error
-        except self._errors as error:
-            raise StorageError(f"{self._what} is broken: {error}") from error
-        except StorageError:
-            raise
-        except OSError as error:  # bz2's word for broken data
-            raise StorageError(f"{self._what} cannot be read: {error}") from error
-
-    def close(self) -> None:
-        self._file.close()
-        self._source.close()
-        super().close()

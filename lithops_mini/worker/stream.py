@@ -8,135 +8,67 @@ share an edge, so every record is in exactly one partition.
 from __future__ import annotations
 
 import io
-import re
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, repeat
-from operator import add
-from typing import TYPE_CHECKING, Any, Protocol
+from abc import abstractmethod
+from typing import TYPE_CHECKING
 
 from lithops_mini.errors import StorageError
+from lithops_mini.worker.delimiter import Delimiter, OpenRange, Readable
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-BUFFER = 512 << 10  # bytes; larger ones fall out of the cache, smaller ones pay more Python for each byte
-_LOOKBACK = 4096  # bytes read before the partition for the beginning of a run of overlapping delimiters
 _FIRST_WINDOW = 64 << 10  # bytes read past the partition for the end of its last record; then twice as many, ...
 _LARGEST_WINDOW = 16 << 20
 _LARGEST_PIECE = 1 << 20  # bytes past the partition searched at a time
 
 
-class Readable(Protocol):
-    """What a storage backend's open() returns, as far as it is used here."""
+class RawStream(io.RawIOBase):
+    """A readable raw stream that, once it has failed, goes on failing.
 
-    def readinto(self, buffer: Any, /) -> int | None: ...
-    def close(self) -> None: ...
-
-
-OpenRange = Callable[[int, int | None], Readable]
-"""Opens bytes ``[start, stop)`` of the source; ``None``: to its end."""
-
-
-class Delimiter:
-    """Where records begin, seen from the middle of the source.
-
-    An occurrence of a delimiter that cannot overlap itself always ends a record. Of occurrences that do overlap
-    (``aa`` in ``aaaaa``) only every other may, depending on where their run begins, so that has to be looked for.
+    ``closed`` is a slot because ``io.BufferedReader`` looks at it for each line: the property of ``io.IOBase`` took a
+    quarter of the time of iterating over lines.
     """
 
-    def __init__(self, text: bytes) -> None:
-        self.text = text
-        size = len(text)
-        shifts = [n for n in range(1, size) if text.endswith(text[: size - n])]
-        self._runs: re.Pattern[bytes] | None = None
-        if shifts:  # a run: an occurrence, then the ends of occurrences that overlap the one before
-            tails = b"|".join(re.escape(text[size - n :]) for n in shifts)
-            self._runs = re.compile(re.escape(text) + b"(?:" + tails + b")*+")
-        self.lookback = max(_LOOKBACK, 4 * size) if shifts else size
-
-    def rest(self, data: bytes) -> bytes:
-        """Split ``data``, which begins where a delimiter may, and return the end of what follows the last delimiter.
-
-        At most a delimiter's length of it is returned: enough to find a delimiter that ends later. Empty: a record
-        begins at the end of ``data``.
-        """
-        return data.split(self.text)[-1][-len(self.text) :]
-
-    def rest_at(self, position: int, known: bytes, floor: int, open_range: OpenRange) -> bytes:
-        """What ``rest`` gives at ``position`` of the source, of which the bytes just before it are ``known``.
-
-        ``floor`` is a record start at or before ``known``, which is at least ``lookback`` long or begins at ``floor``.
-        """
-        if not self._runs:
-            return self.rest(known[-len(self.text) :])
-        low = position - len(known)
-        start = self._clear_position(self._runs, position, known, floor, open_range)
-        if start >= low:
-            return self.rest(known[start - low :])
-        rest = b""
-        while start < position:
-            stop = min(position, start + _LARGEST_PIECE)
-            rest = self.rest(rest + read_range(open_range, start, stop))
-            start = stop
-        return rest
-
-    def _clear_position(
-        self, runs: re.Pattern[bytes], position: int, known: bytes, floor: int, open_range: OpenRange
-    ) -> int:
-        """The last place, a delimiter's length before ``position`` or earlier, that no occurrence lies across.
-
-        No record end depends on what is before such a place. Reads back from ``known`` while a run covers it all.
-        """
-        size = len(self.text)
-        candidate, low, data, window = position - size, position - len(known), known, _FIRST_WINDOW + 2 * size
-        while candidate > floor:
-            across = (m.start() for m in runs.finditer(data) if low + m.start() < candidate < low + m.end())
-            offset = next(across, None)
-            if offset is None:
-                return candidate
-            candidate = low + offset
-            if low == floor or offset >= size - 1:  # the run begins here: data shows that nothing lies across it
-                return candidate
-            low = max(floor, candidate - window)
-            data = read_range(open_range, low, candidate + size - 1)
-            window = max(window, min(2 * window, _LARGEST_WINDOW))
-        return floor
-
-
-def read_range(open_range: OpenRange, start: int, stop: int) -> bytes:
-    """Return exactly the bytes ``[start, stop)``."""
-    stream = open_range(start, stop)
-    try:
-        return read_exactly(stream, stop - start)
-    finally:
-        stream.close()
-
-
-def read_exactly(stream: Readable, size: int) -> bytes:
-    """Return ``size`` bytes; ``StorageError`` if the stream ends before."""
-    data = bytearray(size)
-    with memoryview(data) as view:
-        filled = 0
-        while filled < size:
-            count = stream.readinto(view[filled:])
-            if not count:
-                raise StorageError(f"a stream ended {size - filled} bytes before its time")
-            filled += count
-    return bytes(data)
-
-
-class RawStream(io.RawIOBase):
-    """A readable raw stream. ``io.BufferedReader`` looks at ``closed`` for each line it returns, and finds a slot three
-    times faster than the property of ``io.IOBase``: that was a quarter of the time of iterating over lines."""
-
-    __slots__ = ("closed",)
+    __slots__ = ("_failure", "closed")
     closed: bool
 
     def __init__(self) -> None:
         self.closed = False
+        self._failure: BaseException | None = None
+
+    @abstractmethod
+    def fill(self, view: memoryview) -> int:
+        """Read some bytes into ``view``; return how many, 0 at the end."""
+
+    def least(self) -> int:
+        """How many bytes are surely still to come, or at least are planned to."""
+        return 0
 
     def readable(self) -> bool:
         return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        if self._failure is not None:  # what was read when it failed is lost: going on would leave it out
+            raise StorageError(f"reading failed before: {self._failure}") from self._failure
+        try:
+            return self.fill(memoryview(buffer).cast("B"))
+        except BaseException as error:
+            self._failure = error
+            raise
+
+    def readall(self) -> bytes:
+        """Read to the end into one buffer, which may be most of the memory there is."""
+        pieces = []
+        while True:
+            room = self.least() + _LARGEST_PIECE
+            out, filled = io.BytesIO(bytes(room)), 0
+            with out.getbuffer() as view:
+                while filled < room and (count := self.readinto(view[filled:])):
+                    filled += count
+            out.truncate(filled)
+            pieces.append(out.getvalue())
+            if filled < room:
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def close(self) -> None:
         super().close()
@@ -172,8 +104,7 @@ class PartitionStream(RawStream):
         self._rest: bytes | None = None  # past stop: what Delimiter.rest gives at _position
         self._window = _FIRST_WINDOW
 
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        view = memoryview(buffer).cast("B")
+    def fill(self, view: memoryview) -> int:
         if not self._begun:
             self._begin()
         if self._head:
@@ -192,19 +123,8 @@ class PartitionStream(RawStream):
                 return self._receive_last_record(view[:_LARGEST_PIECE], self._rest)
         return 0
 
-    def readall(self) -> bytes:
-        """Read to the end into one buffer: the partition may be most of the memory there is."""
-        pieces = []
-        while True:
-            room = max(0, (self._stop or 0) - self._position) + len(self._head) + _LARGEST_PIECE
-            out, filled = io.BytesIO(bytes(room)), 0
-            with out.getbuffer() as view:
-                while filled < room and (count := self.readinto(view[filled:])):
-                    filled += count
-            out.truncate(filled)
-            pieces.append(out.getvalue())
-            if filled < room:
-                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    def least(self) -> int:
+        return max(0, (self._stop or 0) - self._position) + len(self._head)
 
     def close(self) -> None:
         self._close_stream()
@@ -212,11 +132,10 @@ class PartitionStream(RawStream):
         super().close()
 
     def _begin(self) -> None:
-        """Open the partition's range and find its first record; after an error, again from the beginning."""
-        self._close_stream()
-        self._tail = b""
+        """Open the partition's range and find its first record."""
+        self._begun = True
         if self._start == self._stop:
-            self._begun = self._ended = True
+            self._ended = True
             return
         delimiter = self._delimiter
         lookback = min(self._start, delimiter.lookback) if delimiter else 0
@@ -225,13 +144,10 @@ class PartitionStream(RawStream):
         if delimiter and self._stop is not None and self._stop != self._size:
             self._tail_start = self._stop - delimiter.lookback
         if delimiter and self._start:
-            known = bytearray(lookback)
-            with memoryview(known) as view:
-                filled = 0
-                while filled < lookback:
-                    filled += self._receive(view[filled:])
+            known, filled = bytearray(lookback), 0
+            while filled < lookback:
+                filled += self._receive(memoryview(known)[filled:])
             self._find_first_record(delimiter, delimiter.rest_at(self._start, bytes(known), 0, self._open_range))
-        self._begun = True
 
     def _find_first_record(self, delimiter: Delimiter, rest: bytes) -> None:
         """Read on, from ``start`` and what ``rest_at`` gives there, to the first record that begins before ``stop``."""
@@ -308,109 +224,3 @@ class PartitionStream(RawStream):
         if self._stream is not None:
             self._stream.close()
             self._stream = None
-
-
-class RecordReader(io.BufferedIOBase):
-    """A buffered stream whose lines are records that end with ``delimiter``; otherwise like ``io.BufferedReader``."""
-
-    def __init__(self, raw: io.RawIOBase, delimiter: bytes) -> None:
-        self._stream = io.BufferedReader(raw, BUFFER)
-        self._delimiter = delimiter
-        self._whole: Iterator[bytes] = iter(())  # records read ahead and split: most of the speed is in these
-        self._buffer = b""  # what follows them in the source, from _offset on, read ahead as well
-        self._offset = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def close(self) -> None:
-        self._stream.close()
-        self._whole, self._buffer = iter(()), b""
-        super().close()
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or size < 0:
-            ahead = self._take(None)
-            return ahead + self._stream.read() if ahead else self._stream.read()
-        ahead = self._take(size)
-        return ahead + self._stream.read(size - len(ahead)) if len(ahead) < size else ahead
-
-    def read1(self, size: int = -1, /) -> bytes:
-        return self._take(None if size < 0 else size) or self._stream.read1(size)
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        view = memoryview(buffer).cast("B")
-        ahead = self._take(len(view))
-        view[: len(ahead)] = ahead
-        return len(ahead) + self._stream.readinto(view[len(ahead) :])
-
-    def readinto1(self, buffer: WriteableBuffer, /) -> int:
-        view = memoryview(buffer).cast("B")
-        ahead = self._take(len(view))
-        view[: len(ahead)] = ahead
-        return len(ahead) or self._stream.readinto1(view)
-
-    def readline(self, size: int | None = -1, /) -> bytes:
-        """Return the next record with its delimiter, or its first ``size`` bytes; ``b""`` at the end."""
-        if size is not None and size >= 0:
-            self._gather()
-            if (missing := size - len(self._buffer) + self._offset) > 0:
-                self._buffer = self._buffer[self._offset :] + self._stream.read(max(BUFFER, missing))
-                self._offset = 0
-            end = self._buffer.find(self._delimiter, self._offset, self._offset + size)
-            return self._take(size if end < 0 else end + len(self._delimiter) - self._offset)
-        for record in self._whole:
-            return record
-        end = self._buffer.find(self._delimiter, self._offset)
-        if end >= 0:
-            return self._take(end + len(self._delimiter) - self._offset)
-        self._split_more()
-        for record in self._whole:
-            return record
-        return self._take(None)
-
-    def __next__(self) -> bytes:
-        if record := self.readline():
-            return record
-        raise StopIteration
-
-    def __iter__(self) -> Iterator[bytes]:
-        return chain.from_iterable(self._batches())
-
-    def _batches(self) -> Iterator[Iterable[bytes]]:
-        while record := self.readline():
-            yield (record,)
-            yield self._whole
-
-    def _split_more(self) -> None:
-        """Read until there is a whole record, or to the end: as much each time as is there already, so that long
-        records take linear time."""
-        records: list[bytes] = []
-        while not records:
-            ahead = self._buffer[self._offset :]
-            more = self._stream.read(max(BUFFER // 4, len(ahead)))  # measured: the pieces then stay in the cache
-            if not more:
-                return
-            *records, self._buffer = (ahead + more).split(self._delimiter)
-            self._offset = 0
-        self._whole = map(add, records, repeat(self._delimiter))
-
-    def _gather(self) -> None:
-        """Put the records that were split off back into the buffer."""
-        if records := b"".join(self._whole):
-            self._buffer, self._offset = records + self._buffer[self._offset :], 0
-
-    def _take(self, size: int | None) -> bytes:
-        """Remove up to ``size`` bytes of what was read ahead."""
-        self._gather()
-        end = len(self._buffer) if size is None else self._offset + size
-        data = self._buffer[self._offset : end]
-        self._offset += len(data)
-        return data
-
-
-def buffered(raw: io.RawIOBase, delimiter: bytes | None) -> io.BufferedIOBase:
-    """Wrap ``raw`` so that its lines end with ``delimiter`` (``\\n`` when there is none)."""
-    if delimiter in (None, b"\n"):
-        return io.BufferedReader(raw, BUFFER)
-    return RecordReader(raw, delimiter)
