@@ -25,6 +25,8 @@ logger = logging.getLogger("lithops_mini.job")
 # Short calls are put together into messages of this much work, in seconds: long beside the cost of a message, short
 # beside the patience of somebody who waits for one of them.
 _MESSAGE_SECONDS = 0.02
+# Less work than this is not worth a message while there is more, in seconds.
+_LEAST_MESSAGE_SECONDS = 0.002
 # What the shortest call costs its worker, in seconds.
 _LEAST_SECONDS = 1e-5
 # A message is never more than this many times larger than the last, since the calls to come may be longer.
@@ -224,7 +226,7 @@ class Dispatcher:
         if not job.pace:
             return 1
         share = -(-len(job.ready) // (2 * self._lanes))
-        return max(1, min(int(_MESSAGE_SECONDS / job.pace), share))
+        return max(1, min(int(_MESSAGE_SECONDS / job.pace), max(int(_LEAST_MESSAGE_SECONDS / job.pace), share)))
 
     def _send(self, job: Job, calls: list[Call]) -> None:
         activation = Activation()

@@ -20,6 +20,8 @@ from lithops_mini.worker.runner import LENGTH, READY
 
 # Longer than any interpreter needs to start, in seconds.
 _START_LIMIT = 60.0
+# What the pipe of the outcomes may hold, in bytes: those of most messages.
+_PIPE = 256 << 10
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _BOOT = """import sys; sys.path.append({root!r})
 from lithops_mini.worker.runner import main; main(*{descriptors}, {directory!r})"""
@@ -37,6 +39,9 @@ class RunnerProcess:
         self._bell, bell = os.pipe()
         lifeline, self._lifeline = os.pipe()
         self._wake_read, self._wake_write = os.pipe()
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            with contextlib.suppress(PermissionError):  # this user has too many large ones already
+                fcntl.fcntl(outcomes, fcntl.F_SETPIPE_SZ, _PIPE)
         for descriptor in (self._outcomes, self._bell, self._wake_read, self._wake_write):
             os.set_blocking(descriptor, False)
         self._log = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - closed by reap()
@@ -111,8 +116,10 @@ class RunnerProcess:
     def drain(self) -> None:
         """Read what the runner has written so far into ``buffer``."""
         with contextlib.suppress(BlockingIOError):
-            while data := os.read(self._outcomes, 1 << 20):
+            while data := os.read(self._outcomes, _PIPE):
                 self.buffer += data
+                if len(data) < _PIPE:
+                    return
 
     def exited(self) -> bool:
         # Looked at, not waited for: until reap() its number stays its own.

@@ -11,7 +11,6 @@ import faulthandler
 import os
 import signal
 import sys
-import time
 from struct import Struct
 from typing import NoReturn
 
@@ -24,41 +23,42 @@ READY = b"R"
 # Of a call's output the first and the last bytes are kept.
 LOG_HEAD, LOG_TAIL = 16 << 10, 48 << 10
 
-# The supervisor is told of outcomes at most this often (seconds) while a message is under way: each telling costs two
-# processes a switch, as much as a short call.
-_BELL_INTERVAL = 0.002
-# Half of a pipe's capacity: writing more without telling the supervisor could block for ever.
-_UNTOLD = 32 << 10
+# Where the output file is positioned while nobody writes to it. Being appended to, it can be positioned anywhere, and
+# whatever writes to it moves the position.
+_QUIET = 1 << 30
 
 
 class Outcomes:
-    """The way back to the supervisor: a pipe for the outcomes, and a bell that says when to read it."""
+    """The way back to the supervisor: a pipe for the outcomes, and a bell that says when to read it.
+
+    It rings at the end of a message, and when much has been written: to be told of every outcome would cost two
+    processes a switch, as much as a short call.
+    """
 
     def __init__(self, outcomes: int, bell: int) -> None:
         self._outcomes = outcomes
         self._bell = bell
         self._untold = 0
-        self._rung = time.monotonic()
+        # Writing more than a pipe holds without telling the supervisor could block for ever.
+        self._most = pipe_size(outcomes) // 2
         os.set_blocking(bell, False)
 
     def send(self, frame: bytes) -> None:
         left = memoryview(frame)
-        if self._untold + len(frame) > _UNTOLD:
+        if self._untold + len(frame) > self._most:
             # What the pipe cannot hold blocks until it is read: the reader is woken first, sees the start of a frame,
             # and from then on reads without a bell.
             self.ring()
-            left = left[os.write(self._outcomes, left[:_UNTOLD]) :]
+            left = left[os.write(self._outcomes, left[: self._most]) :]
             self.ring()
         self._untold += len(left)
         while left:
             left = left[os.write(self._outcomes, left) :]
-        if time.monotonic() - self._rung > _BELL_INTERVAL:
-            self.ring()
 
     def ring(self) -> None:
         with contextlib.suppress(BlockingIOError):  # a full bell has been ringing all along
             os.write(self._bell, b"!")
-        self._untold, self._rung = 0, time.monotonic()
+        self._untold = 0
 
 
 class Output:
@@ -70,11 +70,15 @@ class Output:
         # The last words of a process that dies are worth a system call for each line.
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         self._streams = {"stdout": (1, sys.stdout), "stderr": (2, sys.stderr)}
+        os.lseek(self._file, _QUIET, os.SEEK_SET)
 
     def take(self) -> bytes:
         """Empty the file; return what was in it, shortened in the middle."""
+        if self._untouched():
+            return b""
         for name in self._streams:
             self._restore(name)
+        os.lseek(self._file, _QUIET, os.SEEK_SET)
         size = os.fstat(self._file).st_size
         if not size:
             return b""
@@ -84,6 +88,17 @@ class Output:
             log = shorten(self._read(LOG_HEAD, 0), self._read(LOG_TAIL, size - LOG_TAIL), size - LOG_HEAD - LOG_TAIL)
         os.ftruncate(self._file, 0)
         return log
+
+    def _untouched(self) -> bool:
+        """Whether both streams are as they were and nothing was written to the file, by whatever process."""
+        for name, (descriptor, stream) in self._streams.items():
+            try:
+                stream.flush()
+                if getattr(sys, name) is not stream or os.lseek(descriptor, 0, os.SEEK_CUR) != _QUIET:
+                    return False
+            except (ValueError, OSError):  # closed, or another kind of file
+                return False
+        return True
 
     def _read(self, size: int, start: int) -> bytes:
         return os.pread(self._file, size, start)
@@ -107,6 +122,13 @@ class Output:
         except OSError:  # closed
             return None
         return status.st_dev, status.st_ino
+
+
+def pipe_size(descriptor: int) -> int:
+    """Bytes a pipe holds."""
+    import fcntl
+
+    return fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ) if hasattr(fcntl, "F_GETPIPE_SZ") else 16 << 10
 
 
 def shorten(head: bytes, tail: bytes, left_out: int) -> bytes:
