@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -236,10 +237,15 @@ class FunctionExecutor:
             raise InputError(f"spawn_reducer is {spawn_reducer!r}: give a percentage from 0 to 100")
         plan.check_extra("extra_args_reduce", extra_args_reduce)
         reducer_inputs = [plan.arguments((MapResults([]),), extra_args_reduce)]
-        plan.plan(reduce_function, reducer_inputs, Cut(), self._surroundings)  # whether it takes them
+        planned, _ = plan.plan(reduce_function, reducer_inputs, Cut(), self._surroundings)  # whether it takes them
+        Stage().function(reduce_function)  # whether it can travel
+        Stage().arguments(planned[0].args, planned[0].kwargs, "the reducer's input")
         cut = Cut(obj_chunk_size, obj_chunk_number, obj_newline, obj_decompress, obj_pack_size)
         common = (timeout, include_modules, exclude_modules, retries, retry_exceptions)
-        map_options = self._options(extra_env, map_runtime_memory or runtime_memory, *common, chunksize)
+        map_memory = runtime_memory if map_runtime_memory is None else map_runtime_memory
+        reduce_memory = runtime_memory if reduce_runtime_memory is None else reduce_runtime_memory
+        map_options = self._options(extra_env, map_memory, *common, chunksize)
+        reduce_options = self._options(extra_env, reduce_memory, *common)
         inputs = plan.items(map_function, iterdata, extra_args)
         calls, filled = plan.plan(map_function, inputs, cut, self._surroundings)
         if obj_reduce_by_key and filled[-1:] not in (("obj",), ("url",)):
@@ -251,9 +257,8 @@ class FunctionExecutor:
             groups = [[future for future, _ in group] for _, group in groupby(pairs, lambda pair: pair[1].source)]
         reducer_inputs = [plan.arguments((MapResults(group),), extra_args_reduce) for group in groups]
         planned, filled = plan.plan(reduce_function, reducer_inputs, Cut(), self._surroundings)
-        options = self._options(extra_env, reduce_runtime_memory or runtime_memory, *common)
         _, reducers = self._start(
-            "reduce", reduce_function, planned, filled, options, upstream=[mapped], spawn=spawn_reducer / 100
+            "reduce", reduce_function, planned, filled, reduce_options, upstream=[mapped], spawn=spawn_reducer / 100
         )
         return self._remember(FutureList(reducers, bare=not obj_reduce_by_key, map_futures=futures))
 
@@ -417,12 +422,14 @@ class FunctionExecutor:
         ):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise InputError(f"{name} is {value!r}: give a whole number of at least {least}")
-        if timeout is not None and not (isinstance(timeout, int | float) and timeout > 0):
+        numeric = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+        if timeout is not None and not (numeric and 0 < timeout < math.inf):
             raise InputError(f"timeout is {timeout!r}: give a number of seconds over 0")
         if isinstance(retry_exceptions, type):
             retry_exceptions = (retry_exceptions,)
+        _check_exceptions(retry_exceptions)
         return CallOptions(
-            extra_env={**job.extra_env, **{str(k): str(v) for k, v in (extra_env or {}).items()}},
+            extra_env={**job.extra_env, **_environment(extra_env or {})},
             runtime_memory=job.runtime_memory if runtime_memory is None else runtime_memory,
             timeout=job.timeout if timeout is None else timeout,
             include_modules=(*job.include_modules, *include_modules),
@@ -537,6 +544,27 @@ class FunctionExecutor:
             "timeout": options.timeout,
             "memory": None if options.runtime_memory is None else options.runtime_memory << 20,
         }
+
+
+def _check_exceptions(wanted: object) -> None:
+    classes = wanted if isinstance(wanted, tuple) else ()
+    if not (isinstance(wanted, bool | tuple | None) and all(map(_is_exception, classes))):
+        raise InputError(f"retry_exceptions is {wanted!r}: give True, False, an exception class or a tuple of them")
+
+
+def _is_exception(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseException)
+
+
+def _environment(given: object) -> dict[str, str]:
+    """The environment variables as text, or ``InputError`` if an environment cannot hold them."""
+    if not isinstance(given, Mapping):
+        raise InputError(f"extra_env is {given!r}: give a dict of names and values")
+    texts = {str(name): str(value) for name, value in given.items()}
+    for name, value in texts.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise InputError(f"extra_env: {name!r} cannot be set: no name is empty or has '=', nothing has a NUL")
+    return texts
 
 
 def function_executor(

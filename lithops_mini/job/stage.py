@@ -21,6 +21,8 @@ from lithops_mini.worker import code, dependencies, serialize
 _PLAIN = frozenset((type(None), bool, int, float, str, bytes))
 # A container this short is looked through before it is pickled, a longer one is simply pickled with care.
 _SHORT = 16
+# And this many containers deep: one may contain itself.
+_SHALLOW = 8
 # Sources sent along for tracebacks, in characters altogether.
 _SOURCES_LIMIT = 256 << 10
 
@@ -123,15 +125,15 @@ class _Pickler(serialize.Pickler):
         return super().reducer_override(value)
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: Any, depth: int = _SHALLOW) -> bool:
     kind = type(value)
     if kind in _PLAIN:
         return True
-    if kind is tuple or kind is list:
-        return len(value) <= _SHORT and all(type(item) in _PLAIN or _is_plain(item) for item in value)
+    if not depth or kind not in (tuple, list, dict) or len(value) > _SHORT:
+        return False
     if kind is dict:
-        return len(value) <= _SHORT and all(type(key) in _PLAIN and _is_plain(item) for key, item in value.items())
-    return False
+        return all(type(key) in _PLAIN and _is_plain(item, depth - 1) for key, item in value.items())
+    return all(type(item) in _PLAIN or _is_plain(item, depth - 1) for item in value)
 
 
 def name_of(function: Any) -> str:
