@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lithops_mini import records, wire
-from lithops_mini.errors import LithopsMiniError, StorageError
+from lithops_mini.errors import InputError, IntegrityError, NoSuchObject, StorageError
 from lithops_mini.job.job import Call, Job
 from lithops_mini.job.stage import Code
 from lithops_mini.storage.base import StorageBackend
@@ -35,6 +35,10 @@ _FLUSH_FOLLOWED_SECONDS = 0.1
 _FLUSH_BYTES = 4 << 20
 # Enough of a manifest or progress object to hold the header of most, in bytes.
 _GLANCE = 16 << 10
+# By so much may two ways to tell a process's start differ, in seconds.
+_CLOCK_ERROR = 2.0
+# What a listing tells of a job from the header of its manifest.
+_TOLD = {"function": str, "kind": str, "calls": int, "created": float, "client": str}
 
 
 def encode_manifest(job: Job, code: Code, *, kind: str, backend: str, storage: str, settings: dict[str, Any]) -> bytes:
@@ -213,29 +217,79 @@ class JobRecord:
     """A job as storage tells of it."""
 
     job_id: str
-    header: dict[str, Any]
+    header: dict[str, Any]  # of the manifest; empty if that cannot be read
     progress: dict[str, Any]  # of the last batch; empty while there is none
 
     @property
     def state(self) -> str:
-        """``done``, ``failed`` (done, some calls failed), or ``unfinished`` (running, or its client went away)."""
-        if not self.progress.get("ended"):
-            return "unfinished"
-        return "failed" if self.progress["failed"] else "done"
+        """``done``, ``failed`` (done, some calls failed), ``running``, ``lost`` (the client that ran it is gone),
+        ``unfinished`` (its client is on another machine, so nobody here knows) or ``unreadable``.
+        """
+        if not self.header:
+            return "unreadable"
+        if self.progress.get("ended"):
+            return "failed" if self.progress.get("failed") else "done"
+        return {True: "running", False: "lost", None: "unfinished"}[self.client_lives]
+
+    @property
+    def client_lives(self) -> bool | None:
+        """Whether the process that made the job is still there; ``None`` if that was on another machine."""
+        where, _, pid = self.header.get("client", "").rpartition(":")
+        if where.rpartition("@")[2] != os.uname().nodename or not pid.isdecimal():
+            return None
+        started = _process_start(int(pid))
+        # A process that began after the job is another one that was given the same number.
+        return started is not None and started <= self.header["created"] + _CLOCK_ERROR
 
 
-def list_jobs(storage: StorageBackend, bucket: str) -> Iterator[JobRecord]:
-    """Yield the jobs recorded in the bucket, by key."""
-    job_id, latest = "", ""
+def _process_start(pid: int) -> float | None:
+    """When a process of this machine began, in seconds since the epoch, 0.0 if that is not told; ``None`` if it is not
+    there.
+    """
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return None
+    except PermissionError:  # it is there, and another user's
+        return 0.0
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat, open("/proc/uptime", "rb") as uptime:
+            ticks = int(stat.read().rpartition(b")")[2].split()[19])
+            return time.time() - float(uptime.read().split()[0]) + ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError, ValueError):  # no /proc
+        return 0.0
+
+
+def list_jobs(storage: StorageBackend, bucket: str, newest: int | None = None) -> Iterator[JobRecord]:
+    """Yield the jobs recorded in the bucket, the last recorded first, and no more than the ``newest``."""
+    manifests: dict[str, float] = {}
+    latest: dict[str, str] = {}
+    job_id = ""
     for info in storage.list(bucket, records.JOBS_PREFIX):
         if (found := records.job_of_manifest(info.key)) is not None:
-            if job_id:
-                yield _read(storage, bucket, job_id, latest)
-            job_id, latest = found, ""
+            job_id, manifests[found] = found, info.modified
         elif job_id and info.key.startswith(records.progress_prefix(job_id)):
-            latest = info.key
-    if job_id:
-        yield _read(storage, bucket, job_id, latest)
+            latest[job_id] = info.key
+    for job_id in sorted(manifests, key=lambda job_id: (manifests[job_id], job_id), reverse=True)[:newest]:
+        try:
+            yield _read(storage, bucket, job_id, latest.get(job_id, ""))
+        except NoSuchObject:  # deleted meanwhile
+            continue
+        except IntegrityError as error:
+            logger.debug("%s", error)
+            yield JobRecord(job_id, {}, {})
+
+
+def find_job(storage: StorageBackend, bucket: str, beginning: str) -> str:
+    """Return the id of the one job whose id begins so; raise ``InputError`` if there is none, or more than one."""
+    keys = (info.key for info in storage.list(bucket, records.JOBS_PREFIX + beginning.replace("-", "/", 1)))
+    found = [job_id for key in keys if (job_id := records.job_of_manifest(key)) is not None]
+    if beginning in found or len(found) == 1:
+        return beginning if beginning in found else found[0]
+    if not found:
+        raise InputError(f"the bucket {bucket!r} has no job whose id begins with {beginning!r}")
+    names = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
+    raise InputError(f"{len(found)} jobs have ids that begin with {beginning!r}: {names}")
 
 
 def read_job(storage: StorageBackend, bucket: str, job_id: str) -> JobRecord:
@@ -247,7 +301,10 @@ def read_job(storage: StorageBackend, bucket: str, job_id: str) -> JobRecord:
 
 
 def _read(storage: StorageBackend, bucket: str, job_id: str, latest: str) -> JobRecord:
-    header = _read_header(storage, bucket, records.manifest_key(job_id))
+    name = records.manifest_key(job_id)
+    header = _read_header(storage, bucket, name)
+    if not all(isinstance(header.get(key), kind) for key, kind in _TOLD.items()):
+        raise IntegrityError(f"{name!r} is not a record of a job")
     return JobRecord(job_id, header, _read_header(storage, bucket, latest) if latest else {})
 
 
@@ -257,9 +314,20 @@ def _read_header(storage: StorageBackend, bucket: str, key: str) -> dict[str, An
         (size,) = struct.unpack_from("<I", data)
         if 4 + size > len(data):
             data = storage.get(bucket, key, 0, 4 + size)
-        header: dict[str, Any] = json.loads(data[4 : 4 + size])
+        header = json.loads(data[4 : 4 + size])
     except (struct.error, ValueError) as error:
-        raise LithopsMiniError(f"{key!r} is not a record of a job") from error
+        raise IntegrityError(f"{key!r} is not a record of a job") from error
+    if not isinstance(header, dict):
+        raise IntegrityError(f"{key!r} is not a record of a job")
+    return header
+
+
+def read_manifest(storage: StorageBackend, bucket: str, job_id: str, key: bytes) -> dict[str, Any]:
+    """Return the header of a job's manifest, after checking the signature of all of it."""
+    name = records.manifest_key(job_id)
+    data = wire.verify(key, name, storage.get(bucket, name))
+    (size,) = struct.unpack_from("<I", data)
+    header: dict[str, Any] = json.loads(bytes(data[4 : 4 + size]))
     return header
 
 
@@ -277,6 +345,22 @@ def delete_jobs(storage: StorageBackend, bucket: str, prefix: str) -> int:
     keys = [info.key for info in storage.list(bucket, prefix)]
     storage.delete(bucket, keys)
     return len(keys)
+
+
+def delete_job(storage: StorageBackend, bucket: str, record: JobRecord) -> int:
+    """Delete a job and its cloud objects; return how many objects that were.
+
+    With the last job of an executor that is gone, everything else it stored goes too.
+    """
+    job_id = record.job_id
+    executor_id = job_id.rpartition("-")[0]
+    count = delete_jobs(storage, bucket, records.job_prefix(job_id))
+    count += delete_jobs(storage, bucket, f"{records.CLOUDOBJECTS_PREFIX}{job_id}/")
+    rest = [info.key for info in storage.list(bucket, records.executor_prefix(executor_id))]
+    if record.client_lives is False and not any(map(records.job_of_manifest, rest)):
+        storage.delete(bucket, rest)
+        count += len(rest) + delete_jobs(storage, bucket, f"{records.CLOUDOBJECTS_PREFIX}{executor_id}/")
+    return count
 
 
 def bulk_keys(storage: StorageBackend, bucket: str, executor_id: str) -> list[str]:

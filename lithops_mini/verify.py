@@ -1,0 +1,60 @@
+"""Whether a configuration does what the documentation promises: runs the checks that ship, on any backends."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lithops_mini import registry
+from lithops_mini.checks import CHECKS, Bench, Check, CheckFailed
+from lithops_mini.executor import function_executor
+
+_PREFIX = "lithops_mini/verify/"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of a check: ``ok``, ``failed`` or ``skipped``, and why."""
+
+    name: str
+    outcome: str
+    seconds: float
+    reason: str = ""
+    error: BaseException | None = None
+
+
+def verify(names: Sequence[str] | None = None, **settings: Any) -> Iterator[Verdict]:
+    """Run the checks of these names, or all, and yield a verdict on each as soon as it is known.
+
+    ``settings`` are arguments of ``function_executor``. Everything the checks stored is removed at the end. Raises what
+    ``function_executor`` raises.
+    """
+    settings = {"progress": False, **settings}
+    executor = function_executor(**settings)
+    bench = Bench(executor, f"{_PREFIX}{os.urandom(6).hex()}/", settings)
+    isolates = registry.find("compute", executor.config.backend).isolates
+    try:
+        for name in CHECKS if names is None else names:
+            check = CHECKS[name]
+            if check.isolated and not isolates:
+                reason = f"calls of the {executor.config.backend} backend run in the client's own process"
+                yield Verdict(name, "skipped", 0.0, reason)
+            else:
+                yield _run(check, bench)
+    finally:
+        executor.shutdown(cancel_futures=True)
+        executor.clean()
+        bench.storage.delete_objects(None, list(bench.storage.list_keys(None, bench.prefix)))
+
+
+def _run(check: Check, bench: Bench) -> Verdict:
+    began = time.perf_counter()
+    try:
+        check.run(bench)
+    except Exception as error:  # noqa: BLE001 - whatever goes wrong is what the check has found
+        text = str(error) if isinstance(error, CheckFailed) else f"{type(error).__name__}: {error}"
+        return Verdict(check.name, "failed", time.perf_counter() - began, text.partition("\n")[0], error)
+    return Verdict(check.name, "ok", time.perf_counter() - began)
