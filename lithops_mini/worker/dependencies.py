@@ -135,6 +135,10 @@ class Results(Sequence[Any]):
     def __iter__(self) -> Iterator[Any]:
         return (self._table.value(index) for index in self._indices)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A reducer that returns it returns the results."""
+        return list, (list(self),)
+
 
 # While a call's arguments are unpickled, its table; a stack, since a call run in this process may run calls itself.
 _tables = threading.local()
