@@ -84,6 +84,7 @@ class FunctionExecutor:
         job = self.config.job
         logs.setup(job.log_level)
         self.executor_id = os.urandom(6).hex()
+        self._process = os.getpid()
         self._closed = False
         self._lock = threading.Lock()
         self._jobs: list[Job] = []
@@ -463,6 +464,8 @@ class FunctionExecutor:
         spawn: float = 1.0,
     ) -> tuple[Job, list[ResponseFuture[Any]]]:
         """Stage the calls and hand them to the dispatcher: the one way every call goes."""
+        if os.getpid() != self._process:
+            raise LithopsMiniError("the executor belongs to another process, of which this is a fork: make a new one")
         submitted = time.time()
         stage = Stage()
         pickled = stage.function(function)
@@ -593,5 +596,7 @@ def localhost_executor(storage: str | None = None, **settings: Any) -> FunctionE
 def _close_open_executors() -> None:
     """Workers and unwritten records of executors that nobody has shut down; their calls are cancelled."""
     for executor in list(_open_executors):
+        if executor._process != os.getpid():
+            continue  # a forked child ends: its parent goes on
         with contextlib.suppress(LithopsMiniError):
             executor.shutdown(wait=False)
