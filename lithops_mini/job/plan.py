@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, SupportsIndex
 
@@ -20,7 +19,7 @@ FILLED = ("id", "storage", "ibm_cos")
 # A parameter of one of these names takes data: the caller gives where it lies, the worker opens it.
 DATA = ("obj", "url")
 
-Arguments = tuple[tuple[Any, ...], Mapping[str, Any]]
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 ExtraArgs = tuple[Any, ...] | list[Any] | Mapping[str, Any]
 
 
@@ -75,18 +74,22 @@ class Parameters:
             raise InputError(f"{self.function_name} has the parameters obj and url: a call reads one source of data")
         self._known_shapes: dict[tuple[int, tuple[str, ...]], tuple[list[str], tuple[str, ...]]] = {}
 
-    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], what: str) -> tuple[PlannedCall, tuple[str, ...]]:
-        """Return the call, and the names the worker fills; ``InputError`` if the function does not take these."""
-        shape = (len(args), tuple(kwargs))
-        if shape not in self._known_shapes:
-            self._known_shapes[shape] = self._fit(args, kwargs, what)
-        by_name, filled = self._known_shapes[shape]
-        if not by_name:
-            return PlannedCall(args, dict(kwargs)), filled
-        keep = len(args) - len(by_name)
-        return PlannedCall(args[:keep], dict(zip(by_name, args[keep:], strict=True)) | dict(kwargs)), filled
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any], number: int) -> tuple[PlannedCall, tuple[str, ...]]:
+        """Return the call, and the names the worker fills; ``InputError`` if the function does not take these.
 
-    def _fit(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], what: str) -> tuple[list[str], tuple[str, ...]]:
+        ``number``: of the input, for that error.
+        """
+        shape = (len(args), tuple(kwargs))
+        known = self._known_shapes.get(shape)
+        if known is None:
+            known = self._known_shapes[shape] = self._fit(args, kwargs, number)
+        by_name, filled = known
+        if not by_name:
+            return PlannedCall(args, kwargs), filled
+        keep = len(args) - len(by_name)
+        return PlannedCall(args[:keep], dict(zip(by_name, args[keep:], strict=True)) | kwargs), filled
+
+    def _fit(self, args: tuple[Any, ...], kwargs: dict[str, Any], number: int) -> tuple[list[str], tuple[str, ...]]:
         """How many of the positional arguments must go by name, so that filled parameters do not shift them."""
         if self._signature is None:
             return [], ()
@@ -111,8 +114,8 @@ class Parameters:
                 )
             return by_name, left_out
         raise InputError(
-            f"{what} does not fit {self.function_name}{self._signature}: {problem}. A tuple is positional arguments, a"
-            " dict keyword arguments, anything else one argument"
+            f"input {number} does not fit {self.function_name}{self._signature}: {problem}. A tuple is positional"
+            " arguments, a dict keyword arguments, anything else one argument"
         )
 
 
@@ -184,7 +187,7 @@ def plan(
     filled: dict[str, None] = {}
     shape = None
     for index, (args, kwargs) in enumerate(inputs):
-        call, names = parameters.bind(args, kwargs, f"input {index}")
+        call, names = parameters.bind(args, kwargs, index)
         planned.append(call)
         if names is not shape:
             filled |= dict.fromkeys(names)
@@ -215,6 +218,8 @@ def _expand(planned: list[PlannedCall], name: str, cut: Cut, where: Surroundings
     sources: list[SourceText] = []
     owners: list[int] = []
     for index, call in enumerate(planned):
+        if name not in call.kwargs:
+            raise InputError(f"input {index} names no data: the parameter {name} is given no value")
         given = call.kwargs[name]
         for text in given if isinstance(given, list | tuple) else [given]:
             if name == "url" and not str(text).startswith(("http://", "https://")):
@@ -232,20 +237,31 @@ def _expand(planned: list[PlannedCall], name: str, cut: Cut, where: Surroundings
         obj_decompress=cut.obj_decompress,
         obj_pack_size=cut.obj_pack_size,
     )
-    per_call: dict[int, list[list[Partition]]] = defaultdict(list)
-    for owner, objects in zip(owners, found, strict=True):
-        per_call[owner] += objects
     calls: list[PlannedCall] = []
     number = 0
-    for owner, objects in per_call.items():
-        if cut.obj_pack_size is None:
-            groups: Iterable[Sequence[Partition | list[Partition]]] = objects
+    if cut.obj_pack_size is None:
+        for owner, objects in zip(owners, found, strict=True):
+            for partitions in objects:
+                calls += [_with(planned[owner], name, partition, number) for partition in partitions]
+                number += 1
+        return calls
+    # Objects of items that differ in nothing but the data they name may share a call.
+    alike: list[tuple[PlannedCall, list[list[Partition]]]] = []
+    for owner, objects in zip(owners, found, strict=True):
+        if alike and _same_but(name, alike[-1][0], planned[owner]):
+            alike[-1][1].extend(objects)
         else:
-            groups = [[together] for together in pack(objects, cut.obj_pack_size)]
-        for group in groups:
-            calls += [_with(planned[owner], name, piece, number) for piece in group]
-            number += 1
-    return calls
+            alike.append((planned[owner], list(objects)))
+    packs = [(call, together) for call, objects in alike for together in pack(objects, cut.obj_pack_size)]
+    return [_with(call, name, together, number) for number, (call, together) in enumerate(packs)]
+
+
+def _same_but(name: str, one: PlannedCall, other: PlannedCall) -> bool:
+    """Whether two calls have the very same arguments, apart from the one of this name."""
+    if len(one.args) != len(other.args) or one.kwargs.keys() != other.kwargs.keys():
+        return False
+    positional = all(a is b for a, b in zip(one.args, other.args, strict=True))
+    return positional and all(value is other.kwargs[key] for key, value in one.kwargs.items() if key != name)
 
 
 def _with(call: PlannedCall, name: str, value: Partition | list[Partition], source: int) -> PlannedCall:
