@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, InvalidStateError
+from functools import partial
 from typing import Any
 
 from lithops_mini import wire
@@ -96,7 +97,8 @@ class Settle:
             if call is None or outcome.attempt != call.attempt:
                 continue  # not asked for: only what was sent can come back
             del missing[call.id]
-            longest = max(longest, outcome.ended - outcome.started)
+            if (took := outcome.ended - outcome.started) > longest:
+                longest = took
             if outcome.log and not self._shows_output and logger.isEnabledFor(logging.DEBUG):
                 for line in bytes(outcome.log).decode(errors="replace").splitlines():
                     logger.debug("call %d of %s: %s", call.id, job.name, line)
@@ -160,12 +162,10 @@ class Settle:
         """Give the future its value; False if it had been cancelled."""
         value: Any
         if outcome.place == wire.STORED:
-            at = wire.Stored.decode(outcome.data)
-            storage, bucket, key = self._storage, self._bucket, job.key
-            value = Unread(at, key, lambda: _load(call.id, lambda: dependencies.load_stored(storage, bucket, at, key)))
+            value = self._unread(job, call, outcome)
         else:
             try:
-                value = _load(call.id, lambda: serialize.loads_own(outcome.data))
+                value = _load(call.id, serialize.loads_own, outcome.data)
             except LithopsMiniError as problem:
                 return self._resolve(job, call, outcome._replace(status=Status.ERROR), worker_id, problem)
         self._note(job, call, outcome, worker_id)
@@ -174,6 +174,11 @@ class Settle:
         except InvalidStateError:  # cancelled meanwhile
             return False
         return True
+
+    def _unread(self, job: Job, call: Call, outcome: Outcome) -> Unread:
+        at = wire.Stored.decode(outcome.data)
+        load = partial(_load, call.id, dependencies.load_stored, self._storage, self._bucket, at, job.key)
+        return Unread(at, job.key, load)
 
     def _fail(self, job: Job, call: Call, outcome: Outcome, worker_id: str) -> bool:
         """Retry or resolve a call that did not return; whether it is settled now."""
@@ -278,9 +283,9 @@ class Settle:
         self._recorder.settled(job, record, ended=ended)
 
 
-def _load(call: int, load: Callable[[], Any]) -> Any:
+def _load(call: int, load: Callable[..., Any], *what: Any) -> Any:
     try:
-        return load()
+        return load(*what)
     except (LithopsMiniError, KeyboardInterrupt):
         raise
     except BaseException as error:

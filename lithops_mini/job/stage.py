@@ -8,7 +8,7 @@ import io
 import linecache
 import os
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import CodeType, FunctionType, MethodType, ModuleType
@@ -63,7 +63,7 @@ class Stage:
         self, args: tuple[Any, ...], kwargs: dict[str, Any], what: str
     ) -> tuple[Sequence[serialize.Buffer], Sequence[ResponseFuture[Any]]]:
         """Pickle the arguments of one call; return the parts of the blob, and the futures it refers to by position."""
-        if all(type(arg) in _PLAIN or _is_plain(arg) for arg in args) and (not kwargs or _is_plain(kwargs)):
+        if _all_plain(args) and (not kwargs or _all_plain(kwargs.values())):
             return (pickle.dumps((args, kwargs), 5),), ()
         futures: list[ResponseFuture[Any]] = []
         pickler = partial(_Pickler, self, futures)
@@ -123,6 +123,10 @@ class _Pickler(serialize.Pickler):
             return dependencies.results, (range(first, len(self._futures)),)
         self._stage.note(value)
         return super().reducer_override(value)
+
+
+def _all_plain(values: Collection[Any]) -> bool:
+    return _PLAIN.issuperset(map(type, values)) or all(map(_is_plain, values))
 
 
 def _is_plain(value: Any, depth: int = _SHALLOW) -> bool:

@@ -127,7 +127,7 @@ def loads(blob: Buffer) -> Any:
 
 def loads_own(blob: Buffer) -> Any:
     """``loads`` of a part of a message: what views it gets views a copy, so the message itself need not be kept."""
-    return loads(bytearray(blob) if blob[0] == _MARK else blob)
+    return loads(bytearray(blob)) if blob[0] == _MARK else pickle.loads(blob)
 
 
 def explain(value: Any, what: str, error: BaseException, pickler: Callable[..., Any] = Pickler) -> SerializationError:
