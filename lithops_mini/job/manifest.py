@@ -315,7 +315,7 @@ def _read_header(storage: StorageBackend, bucket: str, key: str) -> dict[str, An
         if 4 + size > len(data):
             data = storage.get(bucket, key, 0, 4 + size)
         header = json.loads(data[4 : 4 + size])
-    except (struct.error, ValueError) as error:
+    except (struct.error, ValueError, RecursionError) as error:
         raise IntegrityError(f"{key!r} is not a record of a job") from error
     if not isinstance(header, dict):
         raise IntegrityError(f"{key!r} is not a record of a job")
