@@ -49,6 +49,7 @@ class Job:
         self._directory = directory
         self._function: Callable[..., Any] | None = None
         self._sources: dict[str, str] = {}
+        self.cpu = (0.0, 0.0)  # user and system seconds of this process when the last call ended
 
     def share(self, other: Job) -> None:
         """Take over what a job with the same function has loaded already."""
@@ -139,7 +140,6 @@ class Job:
         self, call: wire.Call, inline_code: memoryview, *, cold: bool, take_log: Callable[[], bytes]
     ) -> wire.Outcome:
         """Run one call to its end, whatever that is."""
-        user, system = _cpu()
         started = time.time()
         bytes_in, opened = 0, []
         try:
@@ -160,8 +160,9 @@ class Job:
         size = wire.Stored.decode(data).stop if place == wire.STORED else len(data)
         peak = _peak_memory(ended - started >= _MEASURED)
         log = take_log()
-        user_now, system_now = _cpu()
-        cpu = user_now - user, system_now - system
+        user, system = self.cpu
+        self.cpu = _cpu()
+        cpu = self.cpu[0] - user, self.cpu[1] - system
         return wire.Outcome(
             call.id, call.attempt, status, place, cold, started, ended, *cpu, peak, bytes_in, size, log, data
         )
@@ -259,6 +260,7 @@ class Jobs:
         job = self._job(header)
         deadline = time.monotonic() + PATIENCE
         restore = _set_environment(job.env) if job.env else None
+        job.cpu = _cpu()
         first = True
         try:
             for call in wire.iter_calls(calls):
