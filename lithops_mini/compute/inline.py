@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from lithops_mini import wire
 from lithops_mini.compute.base import Activation, ComputeBackend
+from lithops_mini.errors import InvocationError, Reason
 from lithops_mini.worker.call import Jobs
 
 
@@ -33,6 +34,7 @@ class InlineCompute(ComputeBackend):
     def __init__(self, options: InlineOptions) -> None:
         self._jobs = Jobs(None)
         self._one = threading.Lock()
+        self._closed = False
 
     @property
     def concurrency(self) -> int:
@@ -43,12 +45,14 @@ class InlineCompute(ComputeBackend):
 
     def invoke(self, payload: bytes, activation: Activation) -> bytes:
         with self._one:
+            if self._closed:
+                raise InvocationError("the inline backend was closed", reason=Reason.CANCELLED)
             # Arrays among the arguments become views of the message, and a function may write to them.
             outcomes = [wire.encode_outcome(outcome) for outcome in self._jobs.run(bytearray(payload), _no_log)]
         return wire.encode_reply(f"inline/{os.getpid()}", b"".join(outcomes))
 
     def close(self) -> None:
-        pass
+        self._closed = True
 
 
 def _no_log() -> bytes:

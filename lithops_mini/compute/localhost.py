@@ -69,6 +69,7 @@ class LocalhostCompute(ComputeBackend):
             return supervisor.run(payload)
         finally:
             activation.end()
+            supervisor.forget_cancelled()
             with self._lock:
                 self._idle.append(supervisor)
 

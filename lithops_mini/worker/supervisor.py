@@ -91,6 +91,11 @@ class Supervisor:
             if self._runner is not None:
                 self._runner.wake()
 
+    def forget_cancelled(self) -> None:
+        """What was cancelled belonged to the message that has just ended, even if word of it came late."""
+        with self._lock:
+            self._cancelled = frozenset()
+
     def close(self, grace: float = 0.3) -> None:
         """End the runner: after ``grace`` seconds at most if it is idle, at once if it is not."""
         with self._lock:
@@ -116,7 +121,7 @@ class Supervisor:
         while message.done < message.count:
             self._step(runner, message)
         with self._lock:
-            self._message, self._cancelled = None, frozenset()
+            self._message = None
         if self._closed:
             self._discard()
             raise InvocationError("the worker was closed while it ran calls", reason=Reason.CANCELLED)
