@@ -7,17 +7,13 @@ defined inside of them, so that they travel by value and the workers need not be
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 import random
 import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lithops_mini import records
@@ -26,6 +22,7 @@ from lithops_mini.executor import FunctionExecutor, function_executor
 from lithops_mini.job.future import ResponseFuture
 from lithops_mini.shorten import short_repr
 from lithops_mini.storage.api import CloudObject, Storage
+from lithops_mini.testing.packages import temporary_package
 from lithops_mini.waiting import Futures
 
 # No check waits longer than this for its calls, in seconds: cold starts of large images take minutes.
@@ -196,7 +193,7 @@ def local_module(bench: Bench) -> None:
             "    return prefix + Path(__file__).with_name('number.txt').read_text() + late.UNIT\n"
         ),
     }
-    with _package(files) as package:
+    with temporary_package(files) as package:
         _expect("result", bench.value(bench.executor.call_async(package.answer, "it is ")), "it is 42km")
 
 
@@ -278,7 +275,7 @@ def exceptions(bench: Bench) -> None:
     """An exception comes back as itself, with the remote traceback, and its neighbours' results stay."""
 
     text = "def fail_at_two(x):\n    if x == 2:\n        raise KeyError('two', x)\n    return x\n"
-    with _package({"__init__.py": text}) as package:  # the frames of our own modules are not shown
+    with temporary_package({"__init__.py": text}) as package:  # the frames of our own modules are not shown
         futures = bench.executor.map(package.fail_at_two, range(4), retry_exceptions=False)
         values = bench.values(futures, throw_except=False)
     error = values.pop(2)
@@ -487,24 +484,6 @@ def cleaning(bench: Bench) -> None:
     _expect("bulk data after shutdown", bulk, [])
     executor.clean()
     _expect("objects after clean()", left(), [])
-
-
-@contextmanager
-def _package(files: Mapping[str, str]) -> Iterator[Any]:
-    """A package of these files, which for a while can be imported."""
-    name = f"lithops_mini_verify_{os.urandom(4).hex()}"
-    with tempfile.TemporaryDirectory() as directory:
-        Path(directory, name).mkdir()
-        for file, text in files.items():
-            Path(directory, name, file).write_text(text)
-        sys.path.insert(0, directory)
-        try:
-            importlib.invalidate_caches()
-            yield importlib.import_module(name)
-        finally:
-            sys.path.remove(directory)
-            for module in [module for module in sys.modules if module.partition(".")[0] == name]:
-                del sys.modules[module]
 
 
 def _wait_until(problem: str, holds: Callable[[], object]) -> None:
