@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import json
 import logging
 import math
@@ -13,7 +14,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, SupportsIndex
@@ -88,6 +88,7 @@ class FunctionExecutor:
         self._closed = False
         self._lock = threading.Lock()
         self._jobs: list[Job] = []
+        self._numbers = itertools.count()  # of jobs
         self._unread: list[FutureList] = []
         self._stored_code: set[str] = set()
         self._compute: ComputeBackend = registry.find("compute", self.config.backend)(self.config.compute_options)
@@ -255,7 +256,9 @@ class FunctionExecutor:
         groups = [futures]
         if obj_reduce_by_key:
             pairs = zip(futures, calls, strict=True)
-            groups = [[future for future, _ in group] for _, group in groupby(pairs, lambda pair: pair[1].source)]
+            groups = [
+                [future for future, _ in group] for _, group in itertools.groupby(pairs, lambda pair: pair[1].source)
+            ]
         reducer_inputs = [plan.arguments((MapResults(group),), extra_args_reduce) for group in groups]
         planned, filled = plan.plan(reduce_function, reducer_inputs, Cut(), self._surroundings)
         _, reducers = self._start(
@@ -464,8 +467,6 @@ class FunctionExecutor:
         spawn: float = 1.0,
     ) -> tuple[Job, list[ResponseFuture[Any]]]:
         """Stage the calls and hand them to the dispatcher: the one way every call goes."""
-        if os.getpid() != self._process:
-            raise LithopsMiniError("the executor belongs to another process, of which this is a fork: make a new one")
         submitted = time.time()
         stage = Stage()
         pickled = stage.function(function)
@@ -474,35 +475,29 @@ class FunctionExecutor:
             inputs.add(*stage.arguments(call.args, call.kwargs, f"the input of call {index}"))
         code = stage.code(pickled, options.include_modules, options.exclude_modules)
         inline_code = len(code.data) <= min(_INLINE_CODE, self._compute.max_payload // 4)
-        with self._lock:
-            if self._closed:
-                raise LithopsMiniError("the executor has been shut down: make a new one")
-            job_id = f"{self.executor_id}-{kind[0].upper()}{len(self._jobs):03d}"
-            key = job_key(job_id)
-            header = self._header(job_id, key, code, inline_code, filled, options, inputs.upstream)
-            job = Job(
-                job_id,
-                name_of(function),
-                header=wire.encode_header(header),
-                code=code.data if inline_code else b"",
-                key=key,
-                policy=options.policy,
-                submitted=submitted,
-                upstream=upstream,
-                home=self._home,
-                stop=self._dispatcher.stop,
-            )
-            self._jobs.append(job)
+        self._check_open()
+        job_id = f"{self.executor_id}-{kind[0].upper()}{next(self._numbers):03d}"
+        key = job_key(job_id)
+        header = self._header(job_id, key, code, inline_code, filled, options, inputs.upstream)
+        job = Job(
+            job_id,
+            name_of(function),
+            header=wire.encode_header(header),
+            code=code.data if inline_code else b"",
+            key=key,
+            policy=options.policy,
+            submitted=submitted,
+            upstream=upstream,
+            home=self._home,
+            stop=self._dispatcher.stop,
+        )
         job.followed = followed
-        for other in upstream:
-            other.consumed = True
+        bucket = self.config.job.storage_bucket
         if not inline_code and code.sha256 not in self._stored_code:
-            self._storage.put(
-                self.config.job.storage_bucket, records.code_key(self.executor_id, code.sha256), code.data
-            )
+            self._storage.put(bucket, records.code_key(self.executor_id, code.sha256), code.data)
             self._stored_code.add(code.sha256)
         if inputs.bulk:
-            self._storage.put(self.config.job.storage_bucket, records.inputs_key(job_id), inputs.bulk)
+            self._storage.put(bucket, records.inputs_key(job_id), inputs.bulk)
         job.add_calls(inputs, [call.source for call in planned], spawn)
         settings = {
             "timeout": options.timeout,
@@ -512,10 +507,26 @@ class FunctionExecutor:
         encoded = manifest.encode_manifest(
             job, code, kind=kind, backend=self.config.backend, storage=self.config.storage, settings=settings
         )
-        self._recorder.begin(job, encoded)
         futures = [call.future for call in job.calls]  # the job lets go of them when it ends
+        with self._lock:
+            # From here on shutdown() knows the job; it has not waited for what was still being stored.
+            closed = self._closed
+            if not closed:
+                self._jobs.append(job)
+        if closed:
+            manifest.delete_jobs(self._storage, bucket, records.job_prefix(job_id))
+            self._check_open()
+        for other in upstream:
+            other.consumed = True
+        self._recorder.begin(job, encoded)
         self._dispatcher.add(job)
         return job, futures
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LithopsMiniError("the executor has been shut down: make a new one")
+        if os.getpid() != self._process:
+            raise LithopsMiniError("the executor belongs to another process, of which this is a fork: make a new one")
 
     def _header(
         self,
