@@ -93,6 +93,9 @@ class ComputeContract:
     together: ClassVar[int] = 4
     """How many messages at once are tried, if the backend takes so many."""
 
+    many: ClassVar[int] = 60
+    """How many jobs are run one after the other."""
+
     promptly: ClassVar[float] = 15.0
     """Seconds in which what is stopped, or has died, must be over."""
 
@@ -567,7 +570,7 @@ class ComputeContract:
     # ---------------------------------------------------------------- jobs: many, and what travels
 
     def test_many_jobs_one_after_the_other(self, executor: FunctionExecutor) -> None:
-        for number in range(60):
+        for number in range(self.many):
             assert executor.get_result(executor.map(lambda x, y: x + y, [(1, number), (2, number)])) == [
                 1 + number,
                 2 + number,
@@ -587,7 +590,7 @@ class ComputeContract:
 
     def test_an_executor_used_by_several_threads(self, executor: FunctionExecutor) -> None:
         def use(number: int) -> None:
-            for turn in range(10):
+            for turn in range(self.many // 10):
                 assert executor.submit(lambda x, y: (x, y), number, turn).result(LONG) == (number, turn)
 
         with ThreadPoolExecutor(6) as pool:
