@@ -261,9 +261,13 @@ class FunctionExecutor:
             ]
         reducer_inputs = [plan.arguments((MapResults(group),), extra_args_reduce) for group in groups]
         planned, filled = plan.plan(reduce_function, reducer_inputs, Cut(), self._surroundings)
-        _, reducers = self._start(
-            "reduce", reduce_function, planned, filled, reduce_options, upstream=[mapped], spawn=spawn_reducer / 100
-        )
+        try:
+            _, reducers = self._start(
+                "reduce", reduce_function, planned, filled, reduce_options, upstream=[mapped], spawn=spawn_reducer / 100
+            )
+        except BaseException:
+            mapped.cancel()
+            raise
         return self._remember(FutureList(reducers, bare=not obj_reduce_by_key, map_futures=futures))
 
     # -- waiting and reading
@@ -518,7 +522,8 @@ class FunctionExecutor:
             self._check_open()
         for other in upstream:
             other.consumed = True
-        self._recorder.begin(job, encoded)
+        if job.calls:  # a job without any has no end that would be recorded
+            self._recorder.begin(job, encoded)
         self._dispatcher.add(job)
         return job, futures
 
