@@ -183,6 +183,5 @@ def test_shutdown_while_a_job_is_being_made() -> None:
         ended.result(timeout=LIMIT)
         with pytest.raises(lm.errors.LithopsMiniError, match="has been shut down"):
             submitted.result(timeout=LIMIT)
-    assert (
-        list(executor.storage.backend.list(executor.storage.bucket, f"lithops_mini/jobs/{executor.executor_id}")) == []
-    )
+    left = executor.storage.backend.list(executor.storage.bucket, f"lithops_mini/jobs/{executor.executor_id}")
+    assert list(left) == []
