@@ -177,7 +177,7 @@ def average_by_map_reduce(
         extra_args={"columns": columns, "observations": observations},
         obj_chunk_size=chunk_size,
     )
-    return executor.get_result()
+    return executor.get_result(show_progress=True)
 
 
 def main() -> int:
