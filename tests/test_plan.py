@@ -3,6 +3,7 @@
 # ruff: noqa: A002 - id is a name that executors fill in
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -144,6 +145,31 @@ def test_shapes_may_differ_from_item_to_item() -> None:
         (None, 2, (), {"z": 3}),
         (None, None, (), {"z": 1}),
     ]
+
+
+def test_decorators_may_add_arguments() -> None:
+    def connected(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return function("connection", *args, **kwargs)
+
+        return wrapper
+
+    @connected
+    def function(connection: str, x: int) -> Any:
+        return connection, x
+
+    assert called(function, [5, {"x": 6}]) == [("connection", 5), ("connection", 6)]
+
+    def strict(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(x: int) -> Any:
+            return function("connection", x)
+
+        return wrapper
+
+    with pytest.raises(InputError, match="does not fit"):
+        planned(strict(lambda connection, x: 0), [(1, 2, 3)])
 
 
 def test_functions_that_do_not_tell_their_parameters() -> None:

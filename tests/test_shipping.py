@@ -145,6 +145,21 @@ def test_the_module_that_runs_is_the_one_that_travelled(workers: lm.FunctionExec
     assert not Path(where).is_relative_to(local.root)
 
 
+def test_a_module_named_like_one_of_the_standard_library(tmp_path: Path) -> None:
+    (tmp_path / "statistics.py").write_text("def mean(x): return ['mine', x]\n")
+    output = run_script(
+        tmp_path,
+        """
+        import lithops_mini as lm
+        import statistics
+        if __name__ == "__main__":
+            with lm.localhost_executor(max_workers=1, progress=False) as ex:
+                print(ex.get_result(ex.map(statistics.mean, [5])))
+        """,
+    )
+    assert output == "[['mine', 5]]\n"
+
+
 def test_a_module_only_an_argument_needs(executor: lm.FunctionExecutor, local: Local) -> None:
     local.write(
         "kinds_d.py",
@@ -381,6 +396,19 @@ def test_everything_a_script_defines(tmp_path: Path) -> None:
         class Refused(Exception):
             pass
 
+        @functools.singledispatch
+        def kind(x): return "object"
+        @kind.register
+        def kind_of_int(x: int): return "int"
+        class Kinds:
+            @functools.singledispatchmethod
+            def of(self, x): return "object"
+            @of.register
+            def _(self, x: int): return "int"
+            @functools.lru_cache
+            def costly(self, x): return [x]
+            half = functools.partialmethod(lambda self, x: x / 2)
+
         def scaled(x): return SCALE * beside.helper(x)
         def recursive(n): return 1 if n < 2 else n * recursive(n - 1)
         @functools.lru_cache
@@ -407,8 +435,12 @@ def test_everything_a_script_defines(tmp_path: Path) -> None:
                 assert run(cached, 1) == [2]
                 assert run(uses_cached, 10) == [(11, 55)]
                 assert run(negative, 3) == [-3]
+                assert run(kind, 3, "a") == ["int", "object"]
+                assert run(Kinds().of, 3, "a") == ["int", "object"]
+                assert run(Kinds().costly, 3) == [[3]]
+                assert run(Kinds().half, 3) == [1.5]
                 assert run(Derived(3).run, 2) == [7]
-                assert run(lambda d: (d.name, d.costly, type(d).__base__.__name__), Derived(3)) == [("derived", 300, "Base")]
+                assert run(lambda d: (d.name, d.costly, type(d).__base__), Derived(3)) == [("derived", 300, Base)]
                 [point] = run(lambda p: p + Point(1), Point(4))
                 assert type(point) is Point and point == Point(5)
                 [derived] = run(Derived, 5)

@@ -107,9 +107,9 @@ def _files(path: Path) -> Iterator[Path]:
 
 def _locate(name: str) -> Path | None:
     """The file or directory of a local top-level module; ``None`` for what is installed, built in or not there."""
-    if name in sys.builtin_module_names or name in sys.stdlib_module_names:
-        return None
     module = sys.modules.get(name)
+    if module is None and name in sys.stdlib_module_names:  # what is loaded may be a local module of that name
+        return None
     try:
         spec = importlib.util.find_spec(name) if module is None else module.__spec__
     except (ImportError, ValueError, AttributeError):

@@ -49,6 +49,7 @@ class Parameters:
         """Raises ``InputError`` for what cannot be called, and for parameters that this storage cannot fill."""
         if not callable(function):
             raise InputError(f"the function to run is {function!r}, which cannot be called")
+        self._function = function
         self.function_name = name_of(function)
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise InputError(
@@ -113,10 +114,20 @@ class Parameters:
                     " cannot be filled in by name: put it behind"
                 )
             return by_name, left_out
+        if self.data is None and self._decorator_takes(args, kwargs):
+            return [], ()
         raise InputError(
             f"input {number} does not fit {self.function_name}{self._signature}: {problem}. A tuple is positional"
             " arguments, a dict keyword arguments, anything else one argument"
         )
+
+    def _decorator_takes(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether what a decorator has put in the function's place takes these: it may add arguments of its own."""
+        try:
+            inspect.signature(self._function, follow_wrapped=False).bind(*args, **kwargs)
+        except (TypeError, ValueError):
+            return False
+        return True
 
 
 def _parameter_names(function: Any) -> list[str]:

@@ -13,6 +13,8 @@ import io
 import pickle
 import struct
 import sys
+import types
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,14 +32,25 @@ _MARK = ord("B")
 _PLAIN = (type(None), bool, int, float, str, bytes)
 
 
+# What cloudpickle cannot do of what the decorators of functools leave behind.
+_REDUCERS: dict[type[Any], Callable[[Any], tuple[Any, ...]]] = {
+    # It holds a lock before Python 3.12.
+    functools.cached_property: lambda value: (type(value), (value.func,), {"attrname": value.attrname}),
+    # singledispatch has these.
+    weakref.WeakKeyDictionary: lambda value: (type(value), (dict(value),)),
+    types.MappingProxyType: lambda value: (type(value), (dict(value),)),
+}
+
+
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
-    """cloudpickle, and what of functools it cannot do: caches of functions that are not importable travel empty."""
+    """cloudpickle, and functools: caches of functions that cannot be imported travel empty."""
 
     def reducer_override(self, value: Any) -> Any:
-        if type(value) is functools._lru_cache_wrapper and not _is_importable(value):
+        kind = type(value)
+        if kind in _REDUCERS:
+            return _REDUCERS[kind](value)
+        if kind is functools._lru_cache_wrapper and not _is_importable(value):
             return _cached, (value.__wrapped__, *value.cache_parameters().values())
-        if type(value) is functools.cached_property:  # it holds a lock before Python 3.12
-            return functools.cached_property, (value.func,), {"attrname": value.attrname}
         return super().reducer_override(value)
 
 
