@@ -10,7 +10,7 @@ export PYTHONNOUSERSITE = 1
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench venv clean
+.PHONY: help demo test check format bench bench-quick venv clean
 
 define create_venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo >&2 "lithops_mini needs Python 3.11 or newer and '$(PYTHON)' is not; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -19,7 +19,7 @@ define create_venv
 endef
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/demo.stamp  ## two map_reduce jobs over real data, checked and drawn
 	$(BIN)/python examples/nycflights.py $(ARGS)
@@ -42,6 +42,9 @@ format: .venv/dev.stamp  ## let ruff rewrite what it can
 
 bench: .venv/dev.stamp  ## the benchmarks, beside their references
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-quick: .venv/dev.stamp  ## the same with less of everything, in a minute
+	$(BIN)/python benchmarks/run.py --quick $(ARGS)
 
 venv: .venv/dev.stamp  ## .venv with the package, editable, and all tools: then .venv/bin/pytest tests/test_x.py
 

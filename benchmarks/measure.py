@@ -1,0 +1,107 @@
+"""What the benchmarks share: repetitions side by side, rows of figures, and the table they end in."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import lithops_mini as lm
+
+DATA = Path(__file__).parent / "data"
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. ``met`` is ``None`` where a figure is for information only."""
+
+    what: str
+    ours: str
+    peer: str = ""
+    ratio: str = ""
+    target: str = ""
+    met: bool | None = None
+
+    @property
+    def verdict(self) -> str:
+        return {True: "PASS", False: "MISS", None: ""}[self.met]
+
+
+HEADINGS = ("benchmark", "lithops_mini", "beside it", "ratio", "target", "")
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """How long ``function`` takes."""
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def side_by_side(rounds: int, *functions: Callable[[], float]) -> list[list[float]]:
+    """The figures of each function; in every round each has its turn, so that all of them meet the same machine."""
+    figures = list(zip(*([function() for function in functions] for _ in range(rounds)), strict=True))
+    return [list(column) for column in figures]
+
+
+def spread(values: Sequence[float], form: str = "{:.3g}", unit: str = "") -> str:
+    """The median, and the least and the most."""
+    median, least, most = (form.format(value) for value in (statistics.median(values), min(values), max(values)))
+    return f"{median}{unit}" if least == most else f"{median}{unit} ({least} to {most})"
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """Round by round."""
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+@contextmanager
+def executor() -> Iterator[lm.FunctionExecutor]:
+    """One on this machine, with the defaults but for its storage, which lies beside the benchmarks."""
+    DATA.mkdir(exist_ok=True)
+    directory = tempfile.mkdtemp(dir=DATA)
+    try:
+        with lm.localhost_executor(
+            "localhost", config={}, max_workers=WORKERS, storage_path=directory, progress=False
+        ) as made:
+            yield made
+    finally:
+        shutil.rmtree(directory)
+
+
+def machine() -> str:
+    """The machine, as far as it matters to the figures."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 30)
+    cores = len(os.sched_getaffinity(0))
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"{cores} cores, {memory:.0f} GiB, {platform.system()}, {python}"
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows in Markdown, aligned."""
+    cells = [HEADINGS, *((r.what, r.ours, r.peer, r.ratio, r.target, r.verdict) for r in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in cells
+    ]
+    lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    return "\n".join(lines)
+
+
+def main(measure: Callable[[bool], Sequence[Row]]) -> None:
+    """Run one benchmark as a script."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="less of everything: to see that it runs")
+    parser.add_argument("--json", action="store_true", help="print the rows as JSON")
+    given = parser.parse_args()
+    rows = measure(given.quick)
+    print(json.dumps([asdict(row) for row in rows]) if given.json else table(rows))
