@@ -238,7 +238,7 @@ def test_a_reducer_that_does_not_fit_runs_nothing(executor: FunctionExecutor, tm
         executor.map_reduce(plan, [1, 2], sum, obj_reduce_by_key=True)
     with pytest.raises(SerializationError, match="lock"):
         executor.map_reduce(plan, [1, 2], closure_over(LOCK))
-    with pytest.raises(SerializationError, match="the reducer's input.*lock"):
+    with pytest.raises(SerializationError, match=r"the reducer's input.*lock"):
         executor.map_reduce(plan, [1, 2], two, extra_args_reduce=(LOCK,))
     with pytest.raises(InputError, match="runtime_memory is 0"):
         executor.map_reduce(plan, [1, 2], sum, reduce_runtime_memory=0)

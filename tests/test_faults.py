@@ -549,3 +549,17 @@ def test_calls_behind_slow_ones_are_given_back(executor: FunctionExecutor, tmp_p
     assert executor.get_result(futures, timeout=LIMIT)[1500:] == [10 * number for number in range(1500, 1508)]
     assert plan.attempts(1508)[1500:] == [1] * 8
     assert len({future.stats.worker_id for future in futures[1500:] if future.stats}) == 2
+
+
+def test_calls_that_are_given_back_keep_their_order(tmp_path: Path) -> None:
+    order = tmp_path / "order"
+
+    def call(number: int) -> None:
+        with order.open("a") as file:
+            file.write(f"{number} ")
+        if number in (0, 4):
+            time.sleep(0.3)
+
+    with lm.localhost_executor(max_workers=1, progress=False) as executor:
+        executor.get_result(executor.map(call, range(8), chunksize=8), timeout=LIMIT)
+    assert order.read_text().split() == list("01234567")

@@ -103,13 +103,14 @@ def test_one_of_a_message_is_stopped_and_its_neighbours_are_not(executor: Functi
             write_pid_and_sleep(tmp_path, number)
         return number
 
+    executor.submit(call, 0).result(timeout=LIMIT)  # loading a function must not seem a slow call
     futures = executor.map(call, range(8), chunksize=8)
     running_pid(tmp_path, 3)
     assert futures[6].cancel()  # behind it in the same message
     assert futures[3].cancel()
     found = executor.get_result(futures, throw_except=False, timeout=LIMIT)
     assert [value for value in found if isinstance(value, int)] == [0, 1, 2, 4, 5, 7]
-    assert plan.attempts(8) == [1, 1, 1, 1, 1, 1, 0, 1]
+    assert plan.attempts(8) == [2, 1, 1, 1, 1, 1, 0, 1]
 
 
 def test_a_cancel_at_any_moment_frees_the_worker(executor: FunctionExecutor, tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ class Settle:
         worker_id, outcomes = wire.split_reply(reply)
         missing = {call.id: call for call in calls}
         settled: list[Outcome] = []
+        given_back: list[Call] = []
         failed, received, longest = 0, 0, 0.0
         for outcome in wire.iter_outcomes(outcomes):
             received += 1
@@ -102,12 +103,16 @@ class Settle:
             if outcome.log and not self._shows_output and logger.isEnabledFor(logging.DEBUG):
                 for line in bytes(outcome.log).decode(errors="replace").splitlines():
                     logger.debug("call %d of %s: %s", call.id, job.name, line)
-            if outcome.status == Status.OK and self._succeed(job, call, outcome, worker_id):
+            if outcome.status == Status.UNSTARTED:
+                given_back.append(call)
+            elif outcome.status == Status.OK and self._succeed(job, call, outcome, worker_id):
                 settled.append(outcome)
                 failed += call.future.failure is not None  # the result has come, and cannot be unpickled
             elif outcome.status != Status.OK and self._fail(job, call, outcome, worker_id):
                 settled.append(outcome)
                 failed += 1
+        for call in reversed(given_back):  # each goes before all others: so the first is the first again
+            self._once_more(job, call)
         for call in missing.values():
             lost = empty_outcome(_sent(call), Status.DIED, "the worker's reply has no word of this call")
             if self._fail(job, call, lost, worker_id):
@@ -183,10 +188,8 @@ class Settle:
     def _fail(self, job: Job, call: Call, outcome: Outcome, worker_id: str) -> bool:
         """Retry or resolve a call that did not return; whether it is settled now."""
         status = Status(outcome.status)
-        if status in (Status.UNSTARTED, Status.CANCELLED):
-            # A cancelled call's future knows. One that was stopped in another's place runs again.
-            if not call.future.done():
-                self._again(job, call, 0.0)
+        if status == Status.CANCELLED:
+            self._once_more(job, call)  # it was stopped in another's place, unless its future knows better
             return False
         if status == Status.ERROR:
             error, failure = self._rebuild(job, call, outcome, worker_id)
@@ -200,6 +203,11 @@ class Settle:
             self._retry(job, call, why)
             return False
         return self._resolve(job, call, outcome, worker_id, error, failure)
+
+    def _once_more(self, job: Job, call: Call) -> None:
+        """Have a call that has not run, run; it is no new attempt."""
+        if not call.future.done():
+            self._again(job, call, 0.0)
 
     def _retry(self, job: Job, call: Call, why: str) -> None:
         logger.info("call %d of %s, attempt %d: %s; it is run again", call.id, job.name, call.attempt, why)
