@@ -469,7 +469,7 @@ def test_a_gigabyte_of_output_is_shortened(executor: FunctionExecutor, how: str)
     assert "bytes of output left out" in future.logs
     assert len(future.logs) < 70_000
     left_out = int(future.logs.partition("\n... ")[2].partition(" bytes of output left out")[0])
-    assert left_out == pytest.approx(1 << 30, rel=0.1)  # what is written while the file is cut is not counted
+    assert 1 << 29 < left_out < 1 << 30  # what is written in the moment the file is cut is not counted
 
 
 def test_threads_and_children_left_running_end_with_the_worker(tmp_path: Path) -> None:

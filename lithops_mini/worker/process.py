@@ -186,9 +186,14 @@ class RunnerProcess:
     def read_log(self, start: int, size: int) -> bytes:
         return os.pread(self._log.fileno(), size, start)
 
-    def cut_log(self) -> None:
-        """Drop the output that no outcome has taken yet; the runner goes on writing at the file's start."""
+    def cut_log(self) -> int:
+        """Drop the output that no outcome has taken yet; return how many bytes that were, about.
+
+        The runner goes on writing at the file's start. What it writes in this very moment is not counted.
+        """
+        size = self.log_size()
         os.ftruncate(self._log.fileno(), 0)
+        return size
 
 
 def describe_exit(code: int) -> str:

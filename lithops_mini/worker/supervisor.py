@@ -259,9 +259,10 @@ class Supervisor:
             self._show(message, new[: new.rfind(b"\n") + 1])
             message.log_shown += new.rfind(b"\n") + 1
         if size > _LOG_LIMIT:
-            message.log_head = message.log_head or runner.read_log(0, LOG_HEAD)
-            message.log_dropped += size - (LOG_HEAD if not message.log_dropped else 0)
-            runner.cut_log()
+            if not message.log_head:
+                message.log_head = runner.read_log(0, LOG_HEAD)
+                message.log_dropped = -LOG_HEAD
+            message.log_dropped += runner.cut_log()
             message.log_shown = 0
 
     def _last_words(self, runner: RunnerProcess, message: _Message) -> bytes:
