@@ -355,6 +355,9 @@ class FunctionExecutor:
         Large results that have not been read are lost.
         """
         self._recorder.flush()
+        with self._lock:
+            for job in self._jobs:
+                job.forget_stored()
         bucket = self.config.job.storage_bucket
         for prefix in (records.executor_prefix(self.executor_id), f"{records.CLOUDOBJECTS_PREFIX}{self.executor_id}"):
             manifest.delete_jobs(self._storage, bucket, prefix)
@@ -392,6 +395,8 @@ class FunctionExecutor:
             self._remove_bulk(jobs)
 
     def _remove_bulk(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            job.forget_stored()
         keep = {key for job in jobs if not job.consumed for key in job.unread()}
         bucket = self.config.job.storage_bucket
         keys = manifest.bulk_keys(self._storage, bucket, self.executor_id)

@@ -434,3 +434,14 @@ def test_two_levels_of_executors(executor: FunctionExecutor) -> None:
             return 1 + sum(inner.get_result(inner.map(count_down, [level - 1] * 2)))
 
     assert executor.get_result(executor.call_async(count_down, 2)) == 7
+
+
+def test_results_that_have_been_read_outlive_their_executor_and_its_data() -> None:
+    with lm.function_executor(progress=False) as first:
+        read, unread = first.map(bytes, [1 << 20, 1 << 20])
+        assert read.result() == bytes(1 << 20)
+    with lm.function_executor(progress=False, retries=0) as second:
+        cleaned = second.call_async(bytes, 1 << 20)
+        assert cleaned.result() == bytes(1 << 20)
+        second.clean()
+        assert second.get_result(second.map(len, [read, unread, cleaned])) == [1 << 20] * 3

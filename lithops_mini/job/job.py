@@ -171,7 +171,7 @@ class Job:
         for call in self.calls:
             if call.future._settled is not None:
                 self._settled.append(call.future._settled)
-            if call.future.holds_unread:
+            if call.future.stored is not None:
                 self._stored.add(call.future)
         self.calls = []
 
@@ -183,6 +183,12 @@ class Job:
     def unread(self) -> list[str]:
         """The keys of stored results that somebody can still ask for and nobody has."""
         return [u.at.key for future in self._stored if future.holds_unread and (u := future.stored) is not None]
+
+    def forget_stored(self) -> None:
+        """The stored results are deleted: those that have been read are in their futures alone."""
+        for future in list(self._stored):
+            if not future.holds_unread:
+                future._unread = None
 
     @property
     def ended(self) -> bool:
