@@ -126,6 +126,7 @@ def _locate(name: str) -> Path | None:
     return path if path.is_file() and not _is_installed(path) else None
 
 
+@cache
 def _is_installed(path: Path) -> bool:
     resolved = os.path.realpath(path)
     return any(resolved.startswith(root) for root in _installed_roots()) or "dist-packages" in Path(resolved).parts
