@@ -123,6 +123,22 @@ def test_a_failed_future_fails_what_depends_on_it_with_its_exception(executor: F
     assert (stats.status, stats.started) == ("error", None)
 
 
+def test_a_long_chain_behind_a_failure_ends(executor: FunctionExecutor, tmp_path: Path) -> None:
+    def fail_late(gate: str) -> None:
+        while not os.path.exists(gate):
+            time.sleep(0.01)  # the file is made by another thread or process
+        raise ValueError("late")
+
+    gate = tmp_path / "open"
+    last = first = executor.call_async(fail_late, str(gate))
+    for _ in range(400):
+        last = executor.call_async(echo, last)
+    gate.touch()
+    with pytest.raises(ValueError, match="late"):
+        last.result(timeout=60)
+    assert last.exception() is first.exception()
+
+
 def test_a_future_that_had_failed_long_ago(executor: FunctionExecutor) -> None:
     failed = executor.call_async(fail_odd, 7)
     lm.wait(failed)

@@ -8,6 +8,7 @@ import itertools
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 
 from lithops_mini import records, wire
@@ -60,6 +61,7 @@ class Dispatcher:
         self._idle = 0
         self._early: dict[Call, Job] = {}  # calls that may start, but would wait in the worker for others
         self._early_running = 0
+        self._failing = threading.local()  # calls this thread is about to fail, because those before them did
         self._closed = False
 
     # -- what comes in
@@ -95,8 +97,7 @@ class Dispatcher:
 
         def one_ended(future: ResponseFuture[object]) -> None:
             if future.cancelled() or future.exception() is not None:
-                if self._settle.failed_before(job, call, future) and call.activation is not None:
-                    call.activation.stop(frozenset((call.id,)))
+                self._fail_after(job, call, future)
                 return
             count = next(ended)
             if count == total:
@@ -112,6 +113,21 @@ class Dispatcher:
 
         for future in call.dependencies:
             future.add_done_callback(one_ended)  # type: ignore[arg-type]
+
+    def _fail_after(self, job: Job, call: Call, failed: ResponseFuture[object]) -> None:
+        """End a call because one it depends on failed. That may end others: a long chain must not be a deep stack."""
+        waiting: deque[tuple[Job, Call, ResponseFuture[object]]] | None = getattr(self._failing, "calls", None)
+        if waiting is not None:  # this thread is in the loop below, further up
+            waiting.append((job, call, failed))
+            return
+        waiting = self._failing.calls = deque([(job, call, failed)])
+        try:
+            while waiting:
+                job, call, failed = waiting.popleft()
+                if self._settle.failed_before(job, call, failed) and call.activation is not None:
+                    call.activation.stop(frozenset((call.id,)))
+        finally:
+            del self._failing.calls
 
     def _enqueue(self, job: Job, calls: Sequence[Call]) -> None:
         if not calls:
