@@ -144,6 +144,8 @@ class Settle:
 
     def failed_before(self, job: Job, call: Call, dependency: ResponseFuture[Any]) -> bool:
         """End a call because one it depends on failed; False if it had ended already."""
+        if call.future.done():
+            return False
         cause = CancelledError() if dependency.cancelled() else dependency.exception()
         outcome = empty_outcome(_sent(call), Status.ERROR, f"call {dependency.call_id} of {dependency.job_id} failed")
         self._note(job, call, outcome, "")
@@ -157,9 +159,7 @@ class Settle:
 
     def cancelled(self, job: Job, call: Call) -> None:
         """Take note of a call whose future has been cancelled."""
-        outcome = empty_outcome(_sent(call), Status.CANCELLED, "cancelled")
-        self._note(job, call, outcome, "")
-        self._count(job, 1, 0, 0, _record("", [outcome]))
+        self._count(job, 1, 0, 0, _record("", [self._note_cancelled(job, call)]))
 
     # -- one outcome
 
@@ -177,6 +177,7 @@ class Settle:
         try:
             call.future.set_result(value)
         except InvalidStateError:  # cancelled meanwhile
+            self._note_cancelled(job, call)
             return False
         return True
 
@@ -267,10 +268,17 @@ class Settle:
         call.future._failure = failure
         try:
             call.future.set_exception(error)
-        except InvalidStateError:
+        except InvalidStateError:  # cancelled meanwhile
+            self._note_cancelled(job, call)
+            call.future._failure = None
             return False
         logger.info("call %d of %s failed: %s: %s", call.id, job.name, failure.type_name, failure.message)
         return True
+
+    def _note_cancelled(self, job: Job, call: Call) -> Outcome:
+        outcome = empty_outcome(_sent(call), Status.CANCELLED, "cancelled")
+        self._note(job, call, outcome, "")
+        return outcome
 
     def _note(self, job: Job, call: Call, outcome: Outcome, worker_id: str) -> None:
         future = call.future
