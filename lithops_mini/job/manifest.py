@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from lithops_mini import records, wire
@@ -80,6 +81,7 @@ def _runs(call: Call) -> list[list[Any]]:
     return runs
 
 
+@cache
 def _user() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
