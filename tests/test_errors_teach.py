@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import linecache
+import logging
+import queue
 import re
 import subprocess
 import sys
@@ -407,7 +409,20 @@ def test_the_same_error_of_several_calls_is_not_one_object(executor: lm.Function
     assert "fail(2)" in b.__notes__[0]
 
 
-def test_logging_the_failures_of_calls(caplog: pytest.LogCaptureFixture, executor: lm.FunctionExecutor) -> None:
-    with caplog.at_level("INFO", "lithops_mini"):
-        lm.wait(executor.map(parse, [3]))
-    assert any("call 0 of parse failed: ValueError: bad record 3" in record.getMessage() for record in caplog.records)
+def test_failures_are_logged(executor: lm.FunctionExecutor) -> None:
+    messages: queue.Queue[str] = queue.Queue()
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.put(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("lithops_mini")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel("INFO")
+    try:
+        future = executor.map(parse, [3])[0]
+        while "failed" not in (message := messages.get(timeout=30)):
+            continue
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    assert message == "call 0 of parse failed: ValueError: bad record 3"
+    assert future.exception() is not None

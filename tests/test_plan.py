@@ -203,9 +203,9 @@ def test_many_items_are_planned_in_linear_time() -> None:
     def seconds(count: int) -> float:
         best = float("inf")
         for _ in range(3):
-            started = time.perf_counter()
+            started = time.thread_time()
             assert len(planned(function, range(count))[0]) == count
-            best = min(best, time.perf_counter() - started)
+            best = min(best, time.thread_time() - started)
         return best
 
     assert seconds(40_000) < 12 * seconds(10_000)
