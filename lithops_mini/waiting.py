@@ -14,6 +14,7 @@ from lithops_mini.errors import InputError, WaitTimeout
 from lithops_mini.failures import describe
 from lithops_mini.job.future import ResponseFuture, resolve
 from lithops_mini.job.job import Job
+from lithops_mini.job.settle import add_notes
 from lithops_mini.progress import Counters, Progress
 
 ALL_COMPLETED = "ALL_COMPLETED"
@@ -214,6 +215,4 @@ def _counters(futures: list[ResponseFuture[Any]], jobs: list[Job]) -> Counters:
 def _add_overview(error: BaseException, futures: Sequence[ResponseFuture[Any]]) -> None:
     failures = [future.failure for future in futures if future.failure is not None]
     if len(failures) > 1:
-        note = describe(failures, len(futures))
-        if note not in getattr(error, "__notes__", ()):
-            error.add_note(note)
+        add_notes(error, [describe(failures, len(futures))])

@@ -292,6 +292,38 @@ def test_exceptions_come_back_as_the_very_class(executor: FunctionExecutor) -> N
             future.result()
 
 
+class TakesNoNotes(Exception):
+    __notes__ = None  # type: ignore[assignment]
+
+
+class RefusesNotes(Exception):
+    def add_note(self, note: str) -> None:
+        raise TypeError("no notes")
+
+
+@pytest.mark.parametrize("make", [TakesNoNotes, RefusesNotes])
+def test_an_exception_that_takes_no_notes_is_told_without(executor: FunctionExecutor, make: type[Exception]) -> None:
+    futures = executor.map(lambda n: raise_it(make) if n else n, range(3), chunksize=3)
+    found = executor.get_result(futures, throw_except=False, timeout=LIMIT)
+    assert [found[0], type(found[1]), type(found[2])] == [0, make, make]
+    with pytest.raises(make):
+        executor.get_result(futures)
+
+
+def test_an_exception_that_quotes_its_data_is_told_shortly(executor: FunctionExecutor) -> None:
+    began = time.monotonic()
+    future = executor.submit(raise_it, ValueError, "begin" + "x" * (20 << 20) + "end")
+    error = future.exception(timeout=LIMIT)
+    assert type(error) is ValueError
+    assert len(str(error)) == (20 << 20) + 8
+    assert future.failure is not None
+    assert len(future.failure.message) < 100_000
+    assert len(future.failure.traceback) < 100_000
+    assert future.failure.message.startswith("begin")
+    assert future.failure.message.endswith("end")
+    assert time.monotonic() - began < 10
+
+
 class FailsToLoad:
     def __reduce__(self) -> Any:
         return int, ("not a number",)

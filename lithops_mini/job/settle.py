@@ -261,9 +261,7 @@ class Settle:
         if failure is None:
             name = type(error).__name__
             failure = self._failure(job, call, outcome, worker_id, name, str(error), "", "")
-        for note in _notes(job, failure):
-            if note not in getattr(error, "__notes__", ()):
-                error.add_note(note)
+        add_notes(error, _notes(job, failure))
         self._note(job, call, outcome, worker_id)
         call.future._failure = failure
         try:
@@ -334,6 +332,16 @@ def _notes(job: Job, failure: Failure) -> list[str]:
         f"call {failure.call_id} of {job.id}: {job.name}({failure.input}), attempt {failure.attempt}{where};"
         " its output is in future.logs"
     ]
+
+
+def add_notes(error: BaseException, notes: Sequence[str]) -> None:
+    """Add those an exception does not have yet, if it takes any."""
+    try:
+        for note in notes:
+            if note not in getattr(error, "__notes__", ()):
+                error.add_note(note)
+    except Exception as problem:  # noqa: BLE001 - its class is the user's code, and may not take notes
+        logger.debug("%s takes no notes: %s", type(error).__name__, short_repr(problem))
 
 
 def _record(worker_id: str, settled: Sequence[Outcome]) -> bytes:

@@ -26,6 +26,8 @@ except ImportError:  # Windows
 PATIENCE = 0.25
 # A call shorter than this is not worth asking the kernel for its memory peak, in seconds.
 _MEASURED = 0.005
+# What is told of an exception in words, in characters: some quote their data.
+_LONGEST_TEXT = 64 << 10
 # Jobs whose function stays loaded.
 _REMEMBERED = 16
 
@@ -134,7 +136,7 @@ class Job:
             message = str(error)
         except Exception as broken:  # noqa: BLE001 - __str__ is the user's code
             message = f"<its __str__ raised {type(broken).__name__}>"
-        return pickle.dumps((name, message, text, user_line, _rebuildable(error)), 5)
+        return pickle.dumps((name, _cut(message), _cut(text), user_line, _rebuildable(error)), 5)
 
     def run(
         self, call: wire.Call, inline_code: memoryview, *, cold: bool, take_log: Callable[[], bytes]
@@ -195,6 +197,13 @@ class Job:
             text = f"the result could not be stored: {type(error).__name__}: {error}"
             return wire.Status.UNAVAILABLE, wire.INLINE, text.encode()
         return wire.Status.OK, wire.STORED, wire.Stored(key, 0, size + wire.SIGNATURE_SIZE).encode()
+
+
+def _cut(text: str) -> str:
+    if len(text) <= _LONGEST_TEXT:
+        return text
+    half = _LONGEST_TEXT // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half:,} characters left out ...\n{text[-half:]}"
 
 
 def _rebuildable(error: BaseException) -> bytes | None:
