@@ -523,6 +523,22 @@ def test_threads_and_children_left_running_end_with_the_worker(tmp_path: Path) -
     until(lambda: not any(map(alive, processes)), "all processes gone", 2)
 
 
+def test_workers_that_do_not_end_by_themselves_end_together(tmp_path: Path) -> None:
+    def leave_running(_: int) -> int:
+        threading.Thread(target=attempts.sleep_long).start()
+        plan(0)
+        until(lambda: plan.attempts(1) == [10], "all workers at work")
+        return os.getpid()
+
+    plan = Plan(tmp_path / "plan", {})
+    with lm.localhost_executor(max_workers=10, progress=False) as executor:
+        processes = executor.get_result(executor.map(leave_running, range(10), chunksize=1), timeout=LIMIT)
+        assert len(set(processes)) == 10
+        began = time.monotonic()
+    assert time.monotonic() - began < 2.5  # one after the other is 3 s
+    assert not any(map(alive, processes))
+
+
 def test_a_call_may_spoil_its_process_for_later_ones_but_not_for_us(tmp_path: Path) -> None:
     def spoil(number: int) -> int:
         import shutil

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -11,6 +12,9 @@ from lithops_mini.compute.base import Activation, ComputeBackend
 from lithops_mini.compute.scratch import Scratch
 from lithops_mini.errors import InvocationError, Reason
 from lithops_mini.worker.supervisor import Supervisor
+
+# What an idle worker has time for when it is asked to end, in seconds.
+_GRACE = 0.3
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ class LocalhostCompute(ComputeBackend):
             if self._closed:
                 return
             self._closed = True
-        for supervisor in self._all:
-            supervisor.close()
+        asked = [runner for supervisor in self._all if (runner := supervisor.retire()) is not None]
+        deadline = time.monotonic() + _GRACE
+        for runner in asked:
+            runner.finish(deadline - time.monotonic())
         self._scratch.close()

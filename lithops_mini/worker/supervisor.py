@@ -56,7 +56,7 @@ class _Message:
 
 
 class Supervisor:
-    """``run`` is for one thread at a time; ``start``, ``cancel`` and ``close`` may be called from any."""
+    """``run`` is for one thread at a time; ``start``, ``cancel``, ``close`` and ``retire`` may be called from any."""
 
     def __init__(self, name: str, directory: str, *, python: str | None = None) -> None:
         """``name`` identifies the worker in replies; ``directory`` is private and takes unpacked modules."""
@@ -98,17 +98,22 @@ class Supervisor:
 
     def close(self, grace: float = 0.3) -> None:
         """End the runner: after ``grace`` seconds at most if it is idle, at once if it is not."""
+        if (runner := self.retire()) is not None:
+            runner.finish(grace)
+
+    def retire(self) -> RunnerProcess | None:
+        """End the runner now if it is at work; else ask it to end, and return it for the caller to ``finish``."""
         with self._lock:
             self._closed = True
             runner = self._runner
             if runner is None:
-                return
+                return None
             if self._message is not None:
                 runner.kill()  # the thread in run() sees it and releases the rest
-                return
+                return None
             self._runner = None
         runner.end()
-        runner.finish(grace)
+        return runner
 
     def run(self, payload: bytes) -> bytes:
         """Have the calls of ``payload`` run; return the reply, with an outcome for each, whatever became of it.
