@@ -195,22 +195,6 @@ def test_an_error_of_the_iterable_is_its_own_and_says_where() -> None:
     assert caught.value.__notes__ == ["raised by iterdata itself, after 2 items; no call has been made"]
 
 
-def test_many_items_are_planned_in_linear_time() -> None:
-    import time
-
-    def function(x: int, id: int) -> None: ...
-
-    def seconds(count: int) -> float:
-        best = float("inf")
-        for _ in range(3):
-            started = time.thread_time()
-            assert len(planned(function, range(count))[0]) == count
-            best = min(best, time.thread_time() - started)
-        return best
-
-    assert seconds(40_000) < 12 * seconds(10_000)
-
-
 def test_partitions_take_the_place_of_the_data() -> None:
     def function(x: int, obj: Any) -> None: ...
 
