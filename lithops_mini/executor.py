@@ -99,7 +99,7 @@ class FunctionExecutor:
         except BaseException:
             self._compute.close()
             raise
-        prefix = f"{records.CLOUDOBJECTS_PREFIX}{self.executor_id}/"
+        prefix = records.cloudobjects_prefix(self.executor_id)
         self.storage = Storage(self._storage, job.storage_bucket, cloudobject_prefix=prefix)
         self._home = (
             self.config.storage,
@@ -183,7 +183,7 @@ class FunctionExecutor:
         ``obj_`` arguments. Parameters ``id``, ``storage`` and ``ibm_cos`` are filled in when they are given no value.
 
         ``chunksize``: calls in one message; default: many when they are short. ``extra_args``: a tuple of positional or
-        a dict of keyword arguments for every call. ``extra_env``: environment variables. ``runtime_memory``: MB a
+        a dict of keyword arguments for every call. ``extra_env``: environment variables. ``runtime_memory``: MiB a
         worker may hold. ``timeout``: seconds a call may run. ``include_modules``, ``exclude_modules``: local modules
         that travel with the function, or do not, against what is found. ``retries``: more attempts for a call whose
         worker was lost; ``retry_exceptions``: also for these exceptions of the function, or True for all. Those not
@@ -350,21 +350,28 @@ class FunctionExecutor:
     # -- ending
 
     def clean(self) -> None:
-        """Remove everything the ended jobs of this executor have stored, with their records and cloud objects.
+        """Remove everything the ended jobs of this executor have stored, their records and cloud objects too.
 
         Large results that have not been read are lost.
         """
         self._recorder.flush()
         with self._lock:
-            for job in self._jobs:
-                job.forget_stored()
-        bucket = self.config.job.storage_bucket
-        for prefix in (records.executor_prefix(self.executor_id), f"{records.CLOUDOBJECTS_PREFIX}{self.executor_id}"):
-            manifest.delete_jobs(self._storage, bucket, prefix)
-        self._stored_code.clear()
+            ended = [job for job in self._jobs if job.ended]
+            all_ended = len(ended) == len(self._jobs)
+            if all_ended:
+                self._stored_code.clear()
+        prefixes = [
+            prefix for job in ended for prefix in (records.job_prefix(job.id), records.cloudobjects_prefix(job.id))
+        ]
+        if all_ended:
+            prefixes += [records.executor_prefix(self.executor_id), records.cloudobjects_prefix(self.executor_id)]
+        for job in ended:
+            job.forget_stored()
+        for prefix in prefixes:
+            manifest.delete_jobs(self._storage, self.config.job.storage_bucket, prefix)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Wait for the calls (or cancel them, or with ``wait=False`` those that run too), stop the workers.
+        """Wait for the calls, or cancel them with ``cancel_futures`` or ``wait=False``; then stop the workers.
 
         Afterwards bulk data is removed from storage if the configuration's ``data_cleaner`` says so and every call
         succeeded; records stay for ``lithops-mini jobs``, and so do large results that nobody has read.
@@ -512,6 +519,7 @@ class FunctionExecutor:
             "timeout": options.timeout,
             "runtime_memory": options.runtime_memory,
             "retries": options.policy.retries,
+            "retry_exceptions": options.policy.told_exceptions,
         }
         encoded = manifest.encode_manifest(
             job, code, kind=kind, backend=self.config.backend, storage=self.config.storage, settings=settings

@@ -13,6 +13,11 @@ def executor_prefix(executor_id: str) -> str:
     return f"{JOBS_PREFIX}{executor_id}/"
 
 
+def cloudobjects_prefix(job_or_executor_id: str, call: int | None = None) -> str:
+    """Cloud objects made by one executor's client, or in its functions: those of one job, or of one call."""
+    return f"{CLOUDOBJECTS_PREFIX}{job_or_executor_id}/" + ("" if call is None else f"{call:08d}/")
+
+
 def code_key(executor_id: str, digest: str) -> str:
     """A function with its local modules, named by its SHA-256."""
     return f"{executor_prefix(executor_id)}code/{digest}"
@@ -55,6 +60,11 @@ def progress_prefix(job_id: str) -> str:
     return job_prefix(job_id) + "progress/"
 
 
+def is_record(key: str) -> bool:
+    """Whether the key is part of what is told of a job, manifest or progress, and not its bulk data."""
+    return job_of_manifest(key) is not None or "/progress/" in key
+
+
 def progress_key(job_id: str, sequence: int) -> str:
     """One batch; in key order the batches are in the order of time."""
     return f"{progress_prefix(job_id)}{sequence:08d}"
@@ -75,13 +85,13 @@ class CallStats:
     settled: float  # client: its future was resolved
     cpu_user: float  # seconds
     cpu_system: float  # seconds
-    peak_memory: int  # bytes, of the worker process, up to the end of the call
+    peak_memory: int  # bytes the worker process held at most; looked at after calls of 5 ms and more
     bytes_in: int  # pickled arguments
     bytes_out: int  # pickled result
     attempt: int  # of the outcome that counted, from 1
     worker_id: str  # empty when no worker answered
     cold: bool  # the first call in its worker process
-    status: str  # ok, error, died, timeout, out_of_memory, cancelled
+    status: str  # ok, error, died, timeout, out_of_memory, unavailable, cancelled
 
     @property
     def function_time(self) -> float | None:

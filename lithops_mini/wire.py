@@ -80,6 +80,24 @@ def check_digest(sha256: str, what: str, data: bytes | bytearray | memoryview) -
         raise IntegrityError(f"{what} does not have the digest it was staged with: it was changed in storage")
 
 
+def seal(key: bytes, text: str) -> str:
+    """Make a text unreadable to whoever does not have the job's key; one text for each key. ``unseal`` undoes it.
+
+    The text is combined with SHAKE-256 of the key as a stream cipher. By itself it is not protected against change:
+    what it is put into is signed.
+    """
+    return _mask(key, text.encode()).hex()
+
+
+def unseal(key: bytes, sealed: str) -> str:
+    return _mask(key, bytes.fromhex(sealed)).decode()
+
+
+def _mask(key: bytes, data: bytes) -> bytes:
+    stream = hashlib.shake_256(b"seal\0" + key).digest(len(data))
+    return bytes(a ^ b for a, b in zip(data, stream, strict=True))
+
+
 _PAYLOAD = struct.Struct("<III")
 _CALL = struct.Struct("<IHBIQ")
 
@@ -157,9 +175,6 @@ class Outcome(NamedTuple):
     bytes_out: int
     log: bytes | memoryview
     data: bytes | memoryview
-
-
-OUTCOME_OVERHEAD = _OUTCOME.size
 
 
 def encode_outcome(outcome: Outcome) -> bytes:

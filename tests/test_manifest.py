@@ -57,7 +57,9 @@ def outcomes_of(executor: lm.FunctionExecutor, job_id: str) -> dict[int, tuple[s
 
 def test_a_job_is_described(executor: lm.FunctionExecutor) -> None:
     before = time.time()
-    futures = executor.map(fail_odd, range(0, 8, 2), timeout=5, runtime_memory=1000, retries=1)
+    futures = executor.map(
+        fail_odd, range(0, 8, 2), timeout=5, runtime_memory=1000, retries=1, retry_exceptions=KeyError
+    )
     executor.get_result(futures)
     job_id = futures[0].job_id
     record = manifest.read_job(*recorded(executor), job_id)
@@ -66,7 +68,12 @@ def test_a_job_is_described(executor: lm.FunctionExecutor) -> None:
     header = record.header
     assert (header["function"], header["kind"], header["calls"]) == ("fail_odd", "map", 4)
     assert header["backend"] == header["storage"] == "localhost"
-    assert header["settings"] == {"timeout": 5, "runtime_memory": 1000, "retries": 1}
+    assert header["settings"] == {
+        "timeout": 5,
+        "runtime_memory": 1000,
+        "retries": 1,
+        "retry_exceptions": ["builtins.KeyError"],
+    }
     assert header["client"].endswith(f"@{os.uname().nodename}:{os.getpid()}")
     assert before <= header["created"] <= time.time()
     assert (record.progress["total"], record.progress["done"], record.progress["failed"]) == (4, 4, 0)
@@ -242,7 +249,8 @@ for other, first, last in header["dependencies"].get(str(call_id), []):
             entries.append((["inline", len(data)], data))
 table = dependencies.encode_table(entries) if entries else b""
 
-message = wire.encode_header(header["message"] | {"keys": keys})
+env = json.loads(wire.unseal(key, header["message"]["env"]))
+message = wire.encode_header(header["message"] | {"keys": keys, "env": env})
 stored = wire.STORED_ARGUMENTS if call_id in header["stored"] else 0
 call = wire.Call(call_id, 1, stored, table, bytes(arguments))
 with tempfile.TemporaryDirectory() as directory:
@@ -315,10 +323,13 @@ def test_environment_and_executors_of_its_own_are_there_again(executor: lm.Funct
         with lm.function_executor(progress=False) as inner:
             return os.environ["COLOUR"], inner.get_result(inner.map(abs, [-x])), inner.config.job.retries
 
-    future = executor.map(function, [4], extra_env={"COLOUR": "red"})[0]
+    secret = os.urandom(8).hex()
+    future = executor.map(function, [4], extra_env={"COLOUR": secret})[0]
     value = future.result()
-    assert value == ("red", [4], 2)
+    assert value == (secret, [4], 2)
     assert replay(executor, future, tmp_path) == repr(value)
+    storage, bucket = recorded(executor)
+    assert secret.encode() not in storage.get(bucket, records.manifest_key(future.job_id))
 
 
 def test_records_are_json_for_other_programs(executor: lm.FunctionExecutor) -> None:

@@ -28,6 +28,12 @@ class Policy:
     chunksize: int | None = None  # calls in one message; None: as many as their length allows
     show_inputs: bool = True  # in errors and logs
 
+    @property
+    def told_exceptions(self) -> bool | list[str]:
+        """``retry_exceptions`` as a job's record has it: by name."""
+        wanted = self.retry_exceptions
+        return [f"{each.__module__}.{each.__qualname__}" for each in wanted] if isinstance(wanted, tuple) else wanted
+
 
 class Call:
     """One call and where it stands. Only the thread that holds the call changes it."""

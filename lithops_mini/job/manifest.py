@@ -45,6 +45,7 @@ _TOLD = {"function": str, "kind": str, "calls": int, "created": float, "client":
 def encode_manifest(job: Job, code: Code, *, kind: str, backend: str, storage: str, settings: dict[str, Any]) -> bytes:
     """The signed manifest. ``kind`` is map, reduce or call."""
     inline_code = code.data if job.code else b""
+    message = json.loads(job.header)
     header = {
         "version": wire.VERSION,
         "job": job.id,
@@ -59,7 +60,8 @@ def encode_manifest(job: Job, code: Code, *, kind: str, backend: str, storage: s
         "python": ".".join(map(str, sys.version_info[:3])),
         "lithops_mini": __version__,
         "code": {"sha256": code.sha256, "size": len(code.data), "inline": bool(job.code)},
-        "message": json.loads(job.header) | {"keys": {}},
+        # Every message's header, without what the bucket's other readers must not learn.
+        "message": message | {"keys": {}, "env": wire.seal(job.key, json.dumps(message["env"]))},
         "inputs": [len(call.arguments) for call in job.calls],
         "stored": [call.id for call in job.calls if call.stored],
         "dependencies": {call.id: _runs(call) for call in job.calls if call.dependencies},
@@ -357,11 +359,11 @@ def delete_job(storage: StorageBackend, bucket: str, record: JobRecord) -> int:
     job_id = record.job_id
     executor_id = job_id.rpartition("-")[0]
     count = delete_jobs(storage, bucket, records.job_prefix(job_id))
-    count += delete_jobs(storage, bucket, f"{records.CLOUDOBJECTS_PREFIX}{job_id}/")
+    count += delete_jobs(storage, bucket, records.cloudobjects_prefix(job_id))
     rest = [info.key for info in storage.list(bucket, records.executor_prefix(executor_id))]
     if record.client_lives is False and not any(map(records.job_of_manifest, rest)):
         storage.delete(bucket, rest)
-        count += len(rest) + delete_jobs(storage, bucket, f"{records.CLOUDOBJECTS_PREFIX}{executor_id}/")
+        count += len(rest) + delete_jobs(storage, bucket, records.cloudobjects_prefix(executor_id))
     return count
 
 
@@ -370,5 +372,5 @@ def bulk_keys(storage: StorageBackend, bucket: str, executor_id: str) -> list[st
     return [
         info.key
         for info in storage.list(bucket, records.executor_prefix(executor_id))
-        if records.job_of_manifest(info.key) is None and "/progress/" not in info.key
+        if not records.is_record(info.key)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import pickle
 import random
@@ -28,6 +29,7 @@ from lithops_mini.job.future import ResponseFuture, Unread
 from lithops_mini.job.job import Call, Job
 from lithops_mini.job.manifest import Recorder
 from lithops_mini.shorten import short_repr
+from lithops_mini.sizes import format_size
 from lithops_mini.storage.base import StorageBackend
 from lithops_mini.wire import Outcome, Status
 from lithops_mini.worker import dependencies, serialize
@@ -138,7 +140,8 @@ class Settle:
                 self._retry(job, call, str(error))
             else:
                 lost = empty_outcome(_sent(call), status, str(error))
-                if self._resolve(job, call, lost, "", error):
+                # Each future its own exception: what is noted on one is not true of the others.
+                if self._resolve(job, call, lost, "", copy.copy(error)):
                     settled.append(lost)
         self._count(job, len(settled), len(settled), len(calls), _record("", settled))
 
@@ -315,7 +318,8 @@ def backoff(attempt: int) -> float:
 def describe_input(call: Call) -> str:
     """The arguments of a call, shortened for a reader; says so where they are not at hand."""
     if call.stored:
-        return f"<{len(call.arguments)} bytes of reference to a large input>"
+        at = wire.Stored.decode(call.arguments)
+        return f"<{format_size(at.stop - at.start)}, in storage>"
     if call.dependencies:
         return "<results of other calls>"
     try:

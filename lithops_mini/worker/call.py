@@ -114,7 +114,7 @@ class Job:
             else:
                 from lithops_mini.storage.api import Storage
 
-                prefix = f"{records.CLOUDOBJECTS_PREFIX}{self.id}/{call.id:08d}/"
+                prefix = records.cloudobjects_prefix(self.id, call.id)
                 kwargs[name] = Storage(self.storage(), self.bucket, cloudobject_prefix=prefix)
         return opened
 
