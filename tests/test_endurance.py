@@ -53,21 +53,22 @@ def test_hundreds_of_jobs_one_after_the_other() -> None:
         run_jobs(executor, 300, 1000)
         assert executor.submit(worker_state, 0).result(timeout=LIMIT) == worker
         assert threading.active_count() == threads
-        assert descriptors() <= files + 1
+        until(lambda: descriptors() <= files, "all files closed")  # but those of a record being written
         assert resident() - memory < 20 << 20
         assert len(executor.stats()) == 50 + 2 + 300 + 12 + 2
 
 
 def test_failed_jobs_leave_nothing_behind(tmp_path: Path) -> None:
-    """Each kills its worker: processes, pipes and logs are replaced a hundred times."""
-    plan = Plan(tmp_path / "plan", {number: [attempts.leave] for number in range(100)})
+    """Each kills its worker: processes, pipes and logs are replaced fifty times."""
+    plan = Plan(tmp_path / "plan", {number: [attempts.leave] for number in range(50)})
     with lm.localhost_executor(max_workers=2, progress=False) as executor:
         assert executor.get_result(executor.map(abs, range(4), chunksize=1), timeout=LIMIT) == [0, 1, 2, 3]
         files, threads = descriptors(), threading.active_count()
-        assert executor.get_result(executor.map(plan, range(100)), timeout=LIMIT) == list(range(0, 1000, 10))
+        assert executor.get_result(executor.map(plan, range(50)), timeout=LIMIT) == list(range(0, 500, 10))
         assert executor.get_result(executor.map(abs, range(4), chunksize=1), timeout=LIMIT) == [0, 1, 2, 3]
-        assert plan.attempts(100) == [2] * 100
-        assert (descriptors(), threading.active_count()) == (files, threads)
+        assert plan.attempts(50) == [2] * 50
+        assert threading.active_count() == threads
+        until(lambda: descriptors() <= files, "all files closed")  # but those of a record being written
 
 
 def test_executors_leave_nothing_behind() -> None:
