@@ -18,8 +18,10 @@ BENCHMARKS = ("many_calls", "scale", "one_call", "data_in_parts")
 
 def measure(name: str, options: list[str]) -> list[Row]:
     command = [sys.executable, str(HERE / f"{name}.py"), "--json", *options]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return [Row(**row) for row in json.loads(output)]
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"{name} failed; nothing was written")
+    return [Row(**row) for row in json.loads(done.stdout)]
 
 
 def write(rows: list[Row]) -> None:
