@@ -292,6 +292,34 @@ def test_exceptions_come_back_as_the_very_class(executor: FunctionExecutor) -> N
             future.result()
 
 
+IN_MAIN = """
+import sys
+import lithops_mini as lm
+
+class Mine(Exception):
+    def __init__(self, code):
+        super().__init__(code)
+        self.code = code
+
+def work(number):
+    if number:
+        raise Mine(number)
+    return Mine(7)
+
+if __name__ == "__main__":
+    with lm.localhost_executor(max_workers=1, progress=False) as executor:
+        value, error = executor.get_result(executor.map(work, range(2)), throw_except=False)
+        print(type(value) is Mine, value.code, type(error) is Mine, error.code, type(error) is type(value))
+"""
+
+
+def test_classes_of_a_script_come_back_as_themselves(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(IN_MAIN)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("True 7 True 1 True\n", "")
+
+
 class TakesNoNotes(Exception):
     __notes__ = None  # type: ignore[assignment]
 
