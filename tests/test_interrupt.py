@@ -432,6 +432,8 @@ def test_a_forked_child_of_the_client_leaves_its_workers_alone(tmp_path: Path) -
         time.sleep(0.3)
         return number
     futures = executor.map(short, range(4))
+    import warnings
+    warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which is the point here
     pid = os.fork()
     if not pid:
         try:
