@@ -105,14 +105,16 @@ class Settle:
             if outcome.log and not self._shows_output and logger.isEnabledFor(logging.DEBUG):
                 for line in bytes(outcome.log).decode(errors="replace").splitlines():
                     logger.debug("call %d of %s: %s", call.id, job.name, line)
-            if outcome.status == Status.UNSTARTED:
+            if outcome.status == Status.OK:
+                ended = self._succeed(job, call, outcome, worker_id)
+            elif outcome.status == Status.UNSTARTED:
                 given_back.append(call)
-            elif outcome.status == Status.OK and self._succeed(job, call, outcome, worker_id):
+                continue
+            else:
+                ended = self._fail(job, call, outcome, worker_id)
+            if ended:
                 settled.append(outcome)
-                failed += call.future.failure is not None  # the result has come, and cannot be unpickled
-            elif outcome.status != Status.OK and self._fail(job, call, outcome, worker_id):
-                settled.append(outcome)
-                failed += 1
+                failed += call.future.failure is not None  # also of a result that cannot be unpickled here
         for call in reversed(given_back):  # each goes before all others: so the first is the first again
             self._once_more(job, call)
         for call in missing.values():
