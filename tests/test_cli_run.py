@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attempts import until
 from click.testing import CliRunner, Result
 from test_cli import on_terminal
 
@@ -49,6 +50,10 @@ def run(*arguments: str, code: int = 0) -> Result:
 
 def lines(*arguments: str, code: int = 0) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run(*arguments, code=code).stdout.splitlines()]
+
+
+def states() -> dict[str, str]:
+    return {row["job"]: row["state"] for row in lines("jobs", "list", "--json")}
 
 
 def keys(prefix: str = "") -> list[str]:
@@ -107,7 +112,10 @@ def sleeping(here: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     options: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     program = subprocess.Popen([sys.executable, "sleeping.py"], **options)
     assert program.stdout is not None
-    yield program.stdout.readline().strip(), program
+    executor_id = program.stdout.readline().strip()
+    recorded = {f"{executor_id}-M000": "done", f"{executor_id}-M001": "running"}
+    until(lambda: states().items() >= recorded.items(), "both jobs recorded")
+    yield executor_id, program
     program.kill()
     program.communicate()
 
@@ -280,13 +288,11 @@ def test_the_list_is_cut_and_says_so(ended: str) -> None:
 
 def test_a_running_job_is_lost_when_its_program_is(sleeping: tuple[str, subprocess.Popen[str]]) -> None:
     executor_id, program = sleeping
-    states = {row["job"]: row["state"] for row in lines("jobs", "list", "--json")}
-    assert states == {f"{executor_id}-M000": "done", f"{executor_id}-M001": "running"}
+    assert states() == {f"{executor_id}-M000": "done", f"{executor_id}-M001": "running"}
     assert "is running" in run("jobs", "clean", f"{executor_id}-M001", "-y", code=1).stderr
     program.send_signal(signal.SIGKILL)
     program.wait()
-    states = {row["job"]: row["state"] for row in lines("jobs", "list", "--json")}
-    assert states == {f"{executor_id}-M000": "done", f"{executor_id}-M001": "lost"}
+    assert states() == {f"{executor_id}-M000": "done", f"{executor_id}-M001": "lost"}
     assert "unsettled" in run("jobs", "show", f"{executor_id}-M001").stdout
     run("jobs", "clean", f"{executor_id}-M001", "-y")
     assert [row["job"] for row in lines("jobs", "list", "--json")] == [f"{executor_id}-M000"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -136,8 +137,13 @@ def test_a_cancel_that_does_not_stop_fails(tmp_path: Path, monkeypatch: pytest.M
 def test_an_environment_that_stays_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lithops_mini.worker import call
 
-    monkeypatch.setattr(call, "_set_environment", lambda env: __import__("os").environ.update(env))
-    found = next(iter(verify(["extra_env"], backend="inline", storage_path=str(tmp_path))))
+    before = dict(os.environ)
+    monkeypatch.setattr(call, "_set_environment", os.environ.update)
+    try:
+        found = next(iter(verify(["extra_env"], backend="inline", storage_path=str(tmp_path))))
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
     assert found.outcome == "failed"
     assert "in the next job" in found.reason
 

@@ -51,7 +51,7 @@ def row(record: JobRecord) -> list[Cell]:
 
 
 def description(record: JobRecord, header: Mapping[str, Any], bucket: str) -> Iterator[str]:
-    settings = ", ".join(f"{key} {value}" for key, value in header["settings"].items() if value is not None)
+    given = {key: value for key, value in header["settings"].items() if value is not None and value is not False}
     code = header["code"]
     needs = {run[0] for runs in header["dependencies"].values() for run in runs}
     rows = {
@@ -62,7 +62,7 @@ def description(record: JobRecord, header: Mapping[str, Any], bucket: str) -> It
         "created": f"{_time(header['created'])}, {_age(header['created'])} ago",
         "client": f"{header['client']}, Python {header['python']}, lithops_mini {header['lithops_mini']}",
         "ran on": f"{header['backend']}, storage {header['storage']}, bucket {bucket}",
-        "settings": settings or "none",
+        "settings": ", ".join(f"{key} {value}" for key, value in given.items()) or "none",
         "needs": ", ".join(sorted(needs)),
         "run again": f"{count(record.progress.get('retried', 0), 'time')}",
     }
