@@ -8,6 +8,7 @@
         NoSuchObject         (FileNotFoundError)
         NoSuchBucket         (FileNotFoundError)
         ObjectExists         (FileExistsError)
+        ObjectChanged                             the version of an object that was asked for is gone
         AccessDenied         (PermissionError)
       InvocationError                             a compute backend could not carry a message; has a reason
       IntegrityError                              bytes do not match their digest or signature
@@ -56,6 +57,10 @@ class NoSuchBucket(StorageError, FileNotFoundError):
 
 class ObjectExists(StorageError, FileExistsError):
     """A conditional put found the key taken."""
+
+
+class ObjectChanged(StorageError):
+    """The version of the object that was asked for, or was being read, is gone."""
 
 
 class AccessDenied(StorageError, PermissionError):

@@ -19,6 +19,8 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
     },
     "storage": {
         "localhost": "lithops_mini.storage.localhost:LocalhostStorage",
+        "aws_s3": "lithops_mini.storage.aws_s3:AwsS3Storage",
+        "ibm_cos": "lithops_mini.storage.ibm_cos:IbmCosStorage",
     },
 }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from engines import Engine, EngineMissing, install_swift, start_moto, start_swift
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -29,3 +30,21 @@ def missing_engine(what: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(f"CI must have {what}", pytrace=False)
     pytest.skip(f"needs {what}")
+
+
+@pytest.fixture(scope="session")
+def swift() -> Iterator[Engine]:
+    """OpenStack Swift with its S3 API: checks signatures."""
+    try:
+        install_swift()
+    except EngineMissing as error:
+        missing_engine(str(error))
+    with start_swift() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Engine]:
+    """moto's server: exact conditional writes, IAM policies."""
+    with start_moto() as engine:
+        yield engine

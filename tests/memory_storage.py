@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from hashlib import md5
 from typing import Any, BinaryIO
 
-from lithops_mini.errors import NoSuchBucket, NoSuchObject
+from lithops_mini.errors import NoSuchBucket, NoSuchObject, ObjectChanged
 from lithops_mini.storage.base import ObjectInfo, StorageBackend
 
 
@@ -31,9 +31,14 @@ class MemoryStorage(StorageBackend):
         self.requests.append(("get", key, start, stop))
         return self._object(bucket, key)[start:stop]
 
-    def open(self, bucket: str, key: str, start: int = 0, stop: int | None = None) -> BinaryIO:
+    def open(
+        self, bucket: str, key: str, start: int = 0, stop: int | None = None, *, etag: str | None = None
+    ) -> BinaryIO:
         self.requests.append(("open", key, start, stop))
-        stream = io.BytesIO(self._object(bucket, key)[start:stop])
+        data = self._object(bucket, key)
+        if etag is not None and etag != self._info(key, data).etag:
+            raise ObjectChanged(f"another version of {key!r} is there")
+        stream = io.BytesIO(data[start:stop])
         self.streams.append(stream)
         return stream
 

@@ -63,7 +63,7 @@ class Backend:
     kind: registry.Kind
     name: str
     options: type[Any]
-    shared: tuple[str, ...]  # sections read before its own
+    shared: Mapping[str, type[Any]]  # sections read before its own, with the dataclasses of the keys they may have
     given: dict[str, Setting] = field(default_factory=dict)
 
     def reads(self, section: str) -> bool:
@@ -85,7 +85,10 @@ class _InUse:
 def find_backend(kind: registry.Kind, name: str) -> Backend:
     """The backend's settings; ``ConfigError`` if there is no such backend, ``ImportError`` if it lacks a package."""
     cls = registry.find(kind, name)
-    return Backend(kind, name, cls.Options, tuple(getattr(cls, "shared_sections", ())))
+    shared = getattr(cls, "shared_sections", ())
+    if not isinstance(shared, Mapping):
+        shared = dict.fromkeys(shared, cls.Options)
+    return Backend(kind, name, cls.Options, shared)
 
 
 def _backend(kind: registry.Kind, key: str, argument: str | None, variable: str, profile: Profile) -> Backend:
@@ -141,8 +144,9 @@ def _section(use: _InUse, profile: Profile, name: str, value: Any) -> Mapping[st
 
 def section_classes(reader: Backend, section: str) -> list[type[Any]]:
     """The dataclasses whose fields may stand in the section: a compute backend's own may also set how its jobs run."""
-    own = reader.kind == "compute" and reader.name == section
-    return [reader.options, JobSettings] if own else [reader.options]
+    if section != reader.name:
+        return [reader.shared[section]]
+    return [reader.options, JobSettings] if reader.kind == "compute" else [reader.options]
 
 
 def _keys(readers: list[Backend], section: str) -> list[str]:

@@ -86,7 +86,8 @@ def _template_lines() -> Iterator[str]:
         yield from _template_field(f, 4)
     shown: set[tuple[str, str]] = set()  # what a shared section has shown, a backend's own does not repeat
     for name, readers in sorted(_sections().items(), key=lambda item: _is_own(*item)):
-        options = {f.name: f for r in readers for f in fields(r.options) if (r.name, f.name) not in shown}
+        declared = ((r, f) for r in readers for f in fields(section_classes(r, name)[0]))
+        options = {f.name: f for r, f in declared if (r.name, f.name) not in shown}
         if not _is_own(name, readers):  # there is sense in sharing what all of them have
             options = {key: f for key, f in options.items() if all(key in names(r.options) for r in readers)}
             shown |= {(reader.name, key) for reader in readers for key in options}

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, Any, BinaryIO, Literal, Self, overload
 
 from lithops_mini.errors import InputError
 from lithops_mini.records import CLOUDOBJECTS_PREFIX
-from lithops_mini.storage.base import Body, ObjectInfo, StorageBackend
+from lithops_mini.storage.base import Body, ObjectInfo, Progress, StorageBackend
 from lithops_mini.storage.writer import TextWriter, Writer
 
-_BLOCK = 1 << 20  # bytes copied at a time
-
-Progress = Callable[[int], object]
-"""Called with the number of bytes moved since the last time."""
+_BLOCK = 1 << 20  # bytes of a file read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,23 +200,29 @@ class Storage:
         ``path`` is by default the key's last part, in the working directory; if it is a directory, that name in there.
         Missing directories are made. The file appears when it is complete; an existing one is replaced.
         """
-        with self._backend.open(self._in(bucket), key) as stream:
-            target = _target(key, path)
-            directory, name = os.path.split(target)
-            os.makedirs(directory or ".", exist_ok=True)
-            draft = os.path.join(directory, f".{name[:100]}.{os.urandom(8).hex()}.part")
-            try:
-                with open(draft, "xb") as file:
-                    while block := stream.read(_BLOCK):
-                        file.write(block)
-                        if progress is not None:
-                            progress(len(block))
-                os.replace(draft, target)
-            except BaseException:
-                with suppress(FileNotFoundError):
-                    os.unlink(draft)
-                raise
+        target = _target(key, path)
+        directory, name = os.path.split(target)
+        self._backend.head(self._in(bucket), key)  # a missing object leaves no directories behind
+        os.makedirs(directory or ".", exist_ok=True)
+        draft = os.path.join(directory, f".{name[:100]}.{os.urandom(8).hex()}.part")
+        try:
+            with open(draft, "xb") as file:
+                self._backend.download(self._in(bucket), key, file, progress)
+            os.replace(draft, target)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(draft)
+            raise
         return target
+
+    def presigned_url(
+        self, bucket: str | None, key: str, *, method: Literal["get", "put"] = "get", expires: float = 3600
+    ) -> str:
+        """Return a URL by which anybody may get (or ``put``) this object for ``expires`` seconds.
+
+        ``InputError`` if the storage has no URLs, as ``localhost``.
+        """
+        return self._backend.presigned_url(self._in(bucket), key, method=method, expires=expires)
 
     def put_cloudobject(self, body: Body | str, bucket: str | None = None, key: str | None = None) -> CloudObject:
         """Store a body, under a key that no other process ever makes unless one is given, and return its name."""

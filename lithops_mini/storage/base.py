@@ -7,13 +7,22 @@ not cache. Errors of its SDK become ours here, once, raised ``from`` the origina
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, ClassVar
+
+from lithops_mini.errors import InputError
 
 Body = bytes | bytearray | memoryview | Sequence[bytes | bytearray | memoryview] | BinaryIO
 """What put() takes: one buffer, several buffers (written one after the other, never joined in memory), or an open
 binary file read from where it stands to its end."""
+
+Progress = Callable[[int], object]
+"""Called with the number of bytes moved since the last time."""
+
+MAX_METADATA = 2048  # bytes of all names and values in UTF-8, as in S3
+
+_BLOCK = 1 << 20  # bytes copied at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +39,8 @@ class ObjectInfo:
 class StorageBackend(ABC):
     """Bytes under (bucket, key). All methods may be called from many threads at once.
 
-    Errors: ``NoSuchBucket``, ``NoSuchObject``, ``ObjectExists``, ``AccessDenied``, else ``StorageError``;
-    ``InputError`` for a bucket name or key that no object can have.
+    Errors: ``NoSuchBucket``, ``NoSuchObject``, ``ObjectExists``, ``ObjectChanged``, ``AccessDenied``, else
+    ``StorageError``; ``InputError`` for a bucket name or key that no object can have.
     """
 
     Options: ClassVar[type[Any]]  # a frozen dataclass: the backend's own settings
@@ -57,8 +66,22 @@ class StorageBackend(ABC):
         """Return bytes ``start <= i < stop``, clipped at the object's end (so possibly empty)."""
 
     @abstractmethod
-    def open(self, bucket: str, key: str, start: int = 0, stop: int | None = None) -> BinaryIO:
-        """Return a forward-only binary stream of the same bytes as ``get``, read as it goes. Close it."""
+    def open(
+        self, bucket: str, key: str, start: int = 0, stop: int | None = None, *, etag: str | None = None
+    ) -> BinaryIO:
+        """Return a forward-only binary stream of the same bytes as ``get``, read as it goes. Close it.
+
+        All of it is of one version of the object: of the one with this ``etag``, if one is given. Raises
+        ``ObjectChanged``, at once or while it is read, when that version is gone.
+        """
+
+    def download(self, bucket: str, key: str, file: BinaryIO, progress: Progress | None = None) -> None:
+        """Write the object to an empty file, opened for writing; ``progress`` is called by one thread at a time."""
+        with self.open(bucket, key) as stream:
+            while block := stream.read(_BLOCK):
+                file.write(block)
+                if progress is not None:
+                    progress(len(block))
 
     @abstractmethod
     def head(self, bucket: str, key: str) -> ObjectInfo:
@@ -83,6 +106,18 @@ class StorageBackend(ABC):
     @abstractmethod
     def worker_options(self) -> dict[str, Any]:
         """The options a worker needs to reach the same objects; never a credential."""
+
+    def worker_environment(self) -> dict[str, str]:
+        """Environment variables with the credentials that a worker needs besides ``worker_options()``.
+
+        Empty when it finds them itself. They are secret: they go to the workers' platform, never into a message or an
+        object.
+        """
+        return {}
+
+    def presigned_url(self, bucket: str, key: str, *, method: str = "get", expires: float = 3600) -> str:
+        """Return a URL by which anybody may get (or ``put``) this object for so many seconds, without credentials."""
+        raise InputError(f"objects of {type(self).__name__} have no URLs")
 
     def close(self) -> None:  # noqa: B027 - most backends hold nothing
         """Release connections. The backend is not used afterwards."""

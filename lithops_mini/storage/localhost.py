@@ -22,11 +22,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO, ClassVar
 
-from lithops_mini.errors import AccessDenied, ConfigError, InputError, ObjectExists, StorageError
-from lithops_mini.storage.base import Body, ObjectInfo, StorageBackend
+from lithops_mini.errors import AccessDenied, ConfigError, InputError, ObjectChanged, ObjectExists, StorageError
+from lithops_mini.storage.base import MAX_METADATA, Body, ObjectInfo, StorageBackend
 from lithops_mini.storage.tree import Tree, etag_of, info_of, listing, make_private, open_root, reap, split_key
-
-MAX_METADATA = 2048  # bytes of all names and values in UTF-8, as in S3
 
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _BLOCK = 1 << 20  # bytes copied at a time from a file
@@ -113,8 +111,13 @@ class LocalhostStorage(StorageBackend):
         finally:
             os.close(fd)
 
-    def open(self, bucket: str, key: str, start: int = 0, stop: int | None = None) -> BinaryIO:
+    def open(
+        self, bucket: str, key: str, start: int = 0, stop: int | None = None, *, etag: str | None = None
+    ) -> BinaryIO:
         fd, stop = self._open_object(bucket, key, start, stop)
+        if etag is not None and etag_of(os.fstat(fd)) != etag:
+            os.close(fd)
+            raise ObjectChanged(f"{key!r} in {self._describe(bucket)} was replaced meanwhile")
         return io.BufferedReader(_Range(fd, start, stop), _READ_AHEAD)
 
     def head(self, bucket: str, key: str) -> ObjectInfo:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from operator import methodcaller
 from typing import TYPE_CHECKING, cast
 
-from lithops_mini.errors import AccessDenied, InputError, IntegrityError, NoSuchObject, StorageError
+from lithops_mini.errors import AccessDenied, InputError, IntegrityError, NoSuchObject, ObjectChanged, StorageError
 from lithops_mini.records import Partition
 from lithops_mini.worker.delimiter import OpenRange, Readable
 from lithops_mini.worker.reader import buffered
@@ -116,15 +116,10 @@ def _opener(partition: Partition, storage: StorageBackend | None) -> OpenRange:
 def _open_object(
     storage: StorageBackend, bucket: str, key: str, etag: str | None, start: int, stop: int | None
 ) -> Readable:
-    stream = storage.open(bucket, key, start, stop)
     try:
-        # Asked after opening: a version that is still there now was there then.
-        if etag is not None and storage.head(bucket, key).etag != etag:
-            raise IntegrityError(f"{bucket}/{key} changed after it was planned; run the job again")
-    except BaseException:
-        stream.close()
-        raise
-    return cast("Readable", stream)
+        return cast("Readable", storage.open(bucket, key, start, stop, etag=etag))
+    except ObjectChanged as error:
+        raise IntegrityError(f"{bucket}/{key} changed after it was planned; run the job again") from error
 
 
 def _open_file(path: str, etag: str | None, start: int) -> Readable:

@@ -1,0 +1,152 @@
+"""What an SDK of the S3 family raises, as errors of ours: one sentence each, with the way out.
+
+Nothing of the SDK is imported here. The exceptions of botocore and of ibm_botocore have the same names, and a service's
+own answer is a code, so both are looked up in tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lithops_mini.errors import (
+    AccessDenied,
+    InputError,
+    NoSuchBucket,
+    NoSuchObject,
+    ObjectChanged,
+    ObjectExists,
+    StorageError,
+)
+
+_WRONG_KEYS = "the secret access key does not belong to the access key: check both"
+_CLOCK = "the clock of this machine is wrong by more than the service accepts: set it, best by NTP"
+_EXPIRED = "the session token has expired or is wrong: get new credentials"
+_REGION = "it is in another region than {region!r}: set the region to the bucket's own"
+_BUSY = "the service has too much to do, and kept saying so: try again later, or with fewer workers"
+_BROKEN = "the service failed, and kept failing: try again later"
+_DAMAGED = "the data was damaged on its way, again and again: look at the network, or use https"
+_TOO_LARGE = "it is larger than the service takes"
+
+# What a service says, by its code or else by its status.
+_CODES: dict[str, tuple[type[Exception], str]] = {
+    "NoSuchBucket": (NoSuchBucket, "there is no such bucket: correct its name, or create it"),
+    "NoSuchKey": (NoSuchObject, "there is no such object"),
+    "404": (NoSuchObject, "there is no such object"),
+    "PreconditionFailed": (ObjectChanged, "it was replaced meanwhile: read it again"),
+    "ConditionalRequestConflict": (ObjectExists, "another writer is storing it"),
+    "AccessDenied": (AccessDenied, "these credentials do not permit it: {permission}"),
+    "403": (AccessDenied, "these credentials do not permit it: {permission}"),
+    "AllAccessDisabled": (AccessDenied, "the bucket is closed to everybody"),
+    "AccountProblem": (AccessDenied, "the account has a problem, which its owner must solve with the provider"),
+    "InvalidAccessKeyId": (AccessDenied, "the service does not know the access key: check it"),
+    "SignatureDoesNotMatch": (AccessDenied, _WRONG_KEYS),
+    "ExpiredToken": (AccessDenied, _EXPIRED),
+    "InvalidToken": (AccessDenied, _EXPIRED),
+    "TokenRefreshRequired": (AccessDenied, _EXPIRED),
+    "RequestTimeTooSkewed": (AccessDenied, _CLOCK),
+    "RequestExpired": (AccessDenied, _CLOCK),
+    "AuthorizationHeaderMalformed": (StorageError, _REGION),
+    "PermanentRedirect": (StorageError, _REGION),
+    "TemporaryRedirect": (StorageError, _REGION),
+    "301": (StorageError, _REGION),
+    "IllegalLocationConstraintException": (StorageError, _REGION),
+    "InvalidLocationConstraint": (StorageError, "the service has no region {region!r}: correct it"),
+    "BucketAlreadyExists": (AccessDenied, "the name is taken by another account: choose another"),
+    "TooManyBuckets": (StorageError, "the account has as many buckets as it may: delete one, or use an existing one"),
+    "InvalidBucketName": (InputError, "no bucket can have this name"),
+    "KeyTooLongError": (InputError, "no key can be that long"),
+    "EntityTooLarge": (InputError, _TOO_LARGE),
+    "QuotaExceeded": (StorageError, "the quota is used up"),
+    "InvalidObjectState": (AccessDenied, "it is archived: restore it first"),
+    "BadDigest": (StorageError, _DAMAGED),
+    "XAmzContentSHA256Mismatch": (StorageError, _DAMAGED),
+    "IncompleteBody": (StorageError, _DAMAGED),
+    "SlowDown": (StorageError, _BUSY),
+    "RequestLimitExceeded": (StorageError, _BUSY),
+    "429": (StorageError, _BUSY),
+    "503": (StorageError, _BUSY),
+    "ServiceUnavailable": (StorageError, _BUSY),
+    "500": (StorageError, _BROKEN),
+    "InternalError": (StorageError, _BROKEN),
+}
+
+# What never came to the service, or not from it, by the name of the exception or of one it inherits from.
+_EXCEPTIONS: dict[str, tuple[type[Exception], str]] = {
+    "NoCredentialsError": (AccessDenied, "no credentials were found: {credentials}"),
+    "PartialCredentialsError": (AccessDenied, "the credentials are incomplete: {credentials}"),
+    "ProfileNotFound": (AccessDenied, "{error}: {credentials}"),
+    "CredentialRetrievalError": (AccessDenied, "the credentials could not be fetched ({error}): {credentials}"),
+    "SSOError": (AccessDenied, "the single sign-on has ended: sign in again ({error})"),
+    "TokenRetrievalError": (AccessDenied, "the single sign-on has ended: sign in again ({error})"),
+    "SSLError": (
+        StorageError,
+        "the certificate of {endpoint} is not trusted: set ca_bundle to the file of its authority's certificate"
+        " ({error})",
+    ),
+    "ConnectTimeoutError": (StorageError, "{endpoint} does not answer: check the endpoint and the network"),
+    "EndpointConnectionError": (StorageError, "{endpoint} cannot be reached: check the endpoint and the network"),
+    "ProxyConnectionError": (StorageError, "the HTTP proxy cannot be reached: check HTTPS_PROXY ({error})"),
+    "InvalidProxiesConfigError": (StorageError, "the HTTP proxy's settings are wrong: {error}"),
+    "ReadTimeoutError": (StorageError, "{endpoint} stopped answering, again and again: try again later"),
+    "ConnectionClosedError": (StorageError, "{endpoint} closed the connection, again and again: try again later"),
+    "FlexibleChecksumError": (StorageError, _DAMAGED),
+    "ChecksumError": (StorageError, _DAMAGED),
+    "ResponseParserError": (StorageError, _DAMAGED),
+    "ParamValidationError": (InputError, "{error}"),
+    "HTTPClientError": (StorageError, "the connection to {endpoint} was lost, again and again ({error})"),
+    "HTTPError": (StorageError, "the connection to {endpoint} was lost, again and again ({error})"),
+}
+
+
+@dataclass(frozen=True)
+class Service:
+    """What error messages tell of the service, besides what it says itself."""
+
+    endpoint: str
+    region: str
+    credentials: str  # where they are looked for
+    permissions: Mapping[str, str]  # what each action needs, by its verb
+
+
+def translated(error: Exception, action: str, where: str, service: Service) -> Exception:
+    """Return the error of ours that says the same: "cannot <action> <where>: <why>"."""
+    kind, text = _look_up(error)
+    needed = service.permissions.get(action.partition(" ")[0])
+    why = text.format(
+        endpoint=service.endpoint,
+        region=service.region,
+        credentials=service.credentials,
+        permission=f"they need {needed}" if needed else "ask the bucket's owner",
+        error=_one_line(error),
+    )
+    return kind(f"cannot {action} {where}: {why}")
+
+
+def code_of(error: Exception) -> str:
+    """The code of the service's answer, or its status in digits; empty if there was no answer."""
+    response: Mapping[str, Any] = getattr(error, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))
+
+
+def retried(error: Exception) -> bool:
+    """Whether the SDK had sent the request before, so that an earlier one may have done what this one could not."""
+    response: Mapping[str, Any] = getattr(error, "response", None) or {}
+    return bool(response.get("ResponseMetadata", {}).get("RetryAttempts"))
+
+
+def _look_up(error: Exception) -> tuple[type[Exception], str]:
+    response: Mapping[str, Any] = getattr(error, "response", None) or {}
+    status = str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
+    for key in (code_of(error), status):
+        if key in _CODES:
+            return _CODES[key]
+    for cls in type(error).__mro__:
+        if cls.__name__ in _EXCEPTIONS:
+            return _EXCEPTIONS[cls.__name__]
+    return StorageError, "{error}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
