@@ -13,9 +13,11 @@ from typing import Any, ClassVar
 
 
 class Activation:
-    """One message in flight: how whoever sent it can have calls of it stopped."""
+    """One message in flight: how its sender has calls of it stopped, and learns of some while others still run."""
 
-    def __init__(self) -> None:
+    def __init__(self, deliver: Callable[[bytes], None] | None = None) -> None:
+        """``deliver(reply)`` takes a reply about some of the calls; ``None``: one reply about all is wanted."""
+        self.deliver = deliver  # for the backend, before invoke() returns a reply about the other calls
         self._lock = threading.Lock()
         self._stopped: frozenset[int] = frozenset()
         self._stop: Callable[[frozenset[int]], None] | None = None
@@ -61,6 +63,7 @@ class ComputeBackend(ABC):
     def invoke(self, payload: bytes, activation: Activation) -> bytes:
         """Carry ``payload`` to a worker, wait, and return its reply.
 
+        Replies about some of the calls may go to ``activation.deliver`` before; what is returned is about the rest.
         A backend that can stop calls of a message in flight says how by ``activation.stoppable``; the reply then has
         their outcome. Raises ``InvocationError`` with a reason.
         """

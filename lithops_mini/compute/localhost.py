@@ -70,7 +70,7 @@ class LocalhostCompute(ComputeBackend):
             supervisor = self._idle.pop()
         activation.stoppable(supervisor.cancel)
         try:
-            return supervisor.run(payload)
+            return supervisor.run(payload, activation.deliver)
         finally:
             activation.end()
             supervisor.forget_cancelled()

@@ -245,7 +245,16 @@ class Dispatcher:
         return max(1, min(int(_MESSAGE_SECONDS / job.pace), max(int(_LEAST_MESSAGE_SECONDS / job.pace), share)))
 
     def _send(self, job: Job, calls: list[Call]) -> None:
-        activation = Activation()
+        left = {call.id: call for call in calls}
+
+        def take_in(reply: bytes) -> None:
+            """Settle the calls that a reply is about; the others are still under way."""
+            told = [left.pop(o.call) for o in wire.iter_outcomes(wire.split_reply(reply)[1]) if o.call in left]
+            for call in told:
+                call.activation = None
+            self._settle.reply(job, told, reply)
+
+        activation = Activation(take_in)
         for call in calls:
             call.activation = activation
         try:
@@ -259,13 +268,13 @@ class Dispatcher:
             activation.stop(frozenset(call.id for call in calls if call.future.cancelled()))
             reply = self._compute.invoke(payload, activation)
         except (InvocationError, StorageError) as error:
-            self._settle.undeliverable(job, calls, error)
+            self._settle.undeliverable(job, list(left.values()), error)
         else:
-            longest = self._settle.reply(job, calls, reply)
+            longest = self._settle.reply(job, list(left.values()), reply)
             job.pace = max(_LEAST_SECONDS, longest, job.pace / _GROWTH)
         finally:
             activation.end()
-            for call in calls:
+            for call in left.values():
                 call.activation = None
 
     def _message(self, job: Job, call: Call) -> wire.Call:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import pickle
 import sys
@@ -22,8 +23,6 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-# After a call that took long, the calls still waiting behind it in the same message are given back, in seconds.
-PATIENCE = 0.25
 # A call shorter than this is not worth asking the kernel for its memory peak, in seconds.
 _MEASURED = 0.005
 # What is told of an exception in words, in characters: some quote their data.
@@ -263,11 +262,15 @@ class Jobs:
         self._jobs: OrderedDict[bytes, Job] = OrderedDict()
         self._cold = True
 
-    def run(self, payload: bytes | bytearray, take_log: Callable[[], bytes]) -> Iterator[wire.Outcome]:
-        """Yield one outcome per call of the message, each as soon as it is known."""
+    def run(
+        self, payload: bytes | bytearray, take_log: Callable[[], bytes], deadline: float = math.inf
+    ) -> Iterator[wire.Outcome]:
+        """Yield one outcome per call of the message, each as soon as it is known.
+
+        What has not begun by ``deadline``, in seconds of the monotonic clock, is given back, but the first call runs.
+        """
         header, inline_code, calls = wire.split_payload(payload)
         job = self._job(header)
-        deadline = time.monotonic() + PATIENCE
         restore = _set_environment(job.env) if job.env else None
         job.cpu = _cpu()
         first = True

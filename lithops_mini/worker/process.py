@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lithops_mini.errors import InvocationError, Reason
-from lithops_mini.worker.runner import LENGTH, READY
+from lithops_mini.worker.runner import HEAD, READY
 
 # Longer than any interpreter needs to start, in seconds.
 _START_LIMIT = 60.0
@@ -85,9 +85,12 @@ class RunnerProcess:
         assert self.buffer == READY
         self.buffer.clear()
 
-    def send(self, payload: bytes) -> None:
-        """Hand over one message. Raises ``BrokenPipeError`` if the runner has ended."""
-        head = LENGTH.pack(len(payload))
+    def send(self, payload: bytes, deadline: float) -> None:
+        """Hand over one message; calls that have not begun by ``deadline`` (monotonic) come back unstarted.
+
+        Raises ``BrokenPipeError`` if the runner has ended.
+        """
+        head = HEAD.pack(len(payload), deadline)
         for part in (head + payload,) if len(payload) < 65536 else (head, payload):
             view = memoryview(part)
             while view:

@@ -17,7 +17,7 @@ from typing import NoReturn
 from lithops_mini import wire
 from lithops_mini.worker.call import Jobs
 
-LENGTH = Struct("<Q")
+HEAD = Struct("<Qd")  # of a message: its length, and when what has not begun of it is to be given back
 READY = b"R"
 
 # Of a call's output the first and the last bytes are kept.
@@ -176,11 +176,12 @@ def main(messages: int, outcomes: int, bell: int, lifeline: int, directory: str)
     out = Outcomes(outcomes, bell)
     os.write(outcomes, READY)
     out.ring()
-    while head := _read(messages, LENGTH.size):
-        payload = _read(messages, LENGTH.unpack(head)[0])
+    while head := _read(messages, HEAD.size):
+        length, deadline = HEAD.unpack(head)
+        payload = _read(messages, length)
         if payload is None:
             break
-        for outcome in jobs.run(payload, output.take):
+        for outcome in jobs.run(payload, output.take, deadline):
             out.send(wire.encode_outcome(outcome))
         out.ring()
     sys.exit(0)

@@ -10,6 +10,7 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -28,6 +29,9 @@ logger = logging.getLogger("lithops_mini.worker")
 _TICK = 0.02
 # A process that ends closes its pipes a little before; one that goes on without them this long (seconds) is of no use.
 _HUNG_UP = 1.0
+# After this long, in seconds, what is known of a message is delivered, and what has not begun of it is given back: a
+# call that turns out to be slow does not hold up those that happened to travel with it.
+_PATIENCE = 0.25
 # Output of a running call beyond this is dropped, all but its head, in bytes.
 _LOG_LIMIT = 8 << 20
 
@@ -42,6 +46,9 @@ class _Message:
     memory: int | None  # bytes the runner may hold
     began: float = 0.0  # monotonic: when the call that runs now began
     started: float = 0.0  # the same by the wall clock
+    deadline: float = 0.0  # monotonic: what has not begun by then, the runner gives back
+    parted: bool = False  # what was known after the deadline has been delivered
+    kept: int = 0  # how many of the calls, from the first, are still for the reply
     done: int = 0
     outcomes: bytearray = field(default_factory=bytearray)
     verdict: tuple[int, Status, str] | None = None  # the call the runner was killed for, and why
@@ -115,21 +122,25 @@ class Supervisor:
         runner.end()
         return runner
 
-    def run(self, payload: bytes) -> bytes:
+    def run(self, payload: bytes, deliver: Callable[[bytes], None] | None = None) -> bytes:
         """Have the calls of ``payload`` run; return the reply, with an outcome for each, whatever became of it.
 
-        Raises ``InvocationError`` if no runner takes the message.
+        If that takes long, ``deliver`` is given a reply about those that have ended, or will not begin here, while one
+        still runs; what is returned is then about that one. Raises ``InvocationError`` if no runner takes the message.
         """
         message = self._read(payload)
         runner = self._hand_over(payload, message)
         message.began, message.started = time.monotonic(), time.time()
         while message.done < message.count:
-            self._step(runner, message)
+            self._step(runner, message, deliver)
         with self._lock:
             self._message = None
         if self._closed:
             self._discard()
             raise InvocationError("the worker was closed while it ran calls", reason=Reason.CANCELLED)
+        return self._reply(message)
+
+    def _reply(self, message: _Message) -> bytes:
         return wire.encode_reply(f"{self._name}.{self._started}", bytes(message.outcomes))
 
     def _read(self, payload: bytes) -> _Message:
@@ -137,7 +148,8 @@ class Supervisor:
         if self._header[0] != raw:
             self._header = (raw, json.loads(raw))
         header = self._header[1]
-        return _Message(wire.count_calls(payload), calls, header["timeout"], header["memory"])
+        count = wire.count_calls(payload)
+        return _Message(count, calls, header["timeout"], header["memory"], kept=count)
 
     def _hand_over(self, payload: bytes, message: _Message) -> RunnerProcess:
         modules: dict[str, str] = self._header[1]["modules"]
@@ -153,7 +165,8 @@ class Supervisor:
                 if fresh:
                     runner.wait_ready()
                     self._ready = True
-                runner.send(payload)
+                message.deadline = time.monotonic() + _PATIENCE
+                runner.send(payload, message.deadline)
             except (InvocationError, BrokenPipeError) as error:
                 # Nothing of this message has run. A runner that ended while it was idle is replaced once.
                 with self._lock:
@@ -175,17 +188,20 @@ class Supervisor:
         runner.kill()
         return runner.reap()
 
-    def _step(self, runner: RunnerProcess, message: _Message) -> None:
+    def _step(self, runner: RunnerProcess, message: _Message, deliver: Callable[[bytes], None] | None) -> None:
         """Wait until something happens, or it is time to look, and take note of it."""
         left = _TICK
         if message.timeout is not None:
             left = min(left, message.began + message.timeout - time.monotonic())
         runner.wait(left)
         ended = runner.exited()
+        late = time.monotonic() > message.deadline
         runner.drain()
         self._collect(runner, message)
         if message.done == message.count:
             return
+        if late and deliver is not None and not message.parted:
+            self._part(message, deliver)
         if ended:
             self._settle_death(runner, message)
         elif message.verdict is None and (verdict := self._judge(runner, message)):
@@ -193,6 +209,19 @@ class Supervisor:
             runner.kill()
         else:
             self._watch_output(runner, message)
+
+    def _part(self, message: _Message, deliver: Callable[[bytes], None]) -> None:
+        """Deliver what is known: the outcomes so far, and that nothing behind the running call will begin.
+
+        That is certain: the outcomes were read after the deadline. Had the call after the last of them ended, it ended
+        after the deadline too, or its outcome would have been there; so the runner gives back all that follow.
+        """
+        behind = message.calls[message.done + 1 :]
+        message.parted, message.kept = True, message.done + 1
+        if message.outcomes or behind:
+            message.outcomes += b"".join(wire.encode_outcome(unstarted(call)) for call in behind)
+            deliver(self._reply(message))
+            message.outcomes.clear()
 
     def _judge(self, runner: RunnerProcess, message: _Message) -> tuple[Status, str] | None:
         """Whether the running call must be stopped, and why."""
@@ -213,30 +242,33 @@ class Supervisor:
         log = self._last_words(runner, message)
         by_kernel = runner.killed_by_kernel()
         code = self._discard()
-        victim, *rest = message.calls[message.done :]
+        left = message.calls[message.done : message.kept]  # none, if it was only giving calls back
+        for index, call in enumerate(left):
+            fate = unstarted(call) if index else self._fate(message, call, code, by_kernel=by_kernel, log=log)
+            message.outcomes += wire.encode_outcome(fate)
+        message.done = message.count
+
+    def _fate(self, message: _Message, victim: wire.Call, code: int, *, by_kernel: bool, log: bytes) -> wire.Outcome:
         if message.verdict is None:
             status, text = Status.DIED, f"the worker process ended: {describe_exit(code)}"
             if code == -9 and by_kernel:
                 status, text = Status.OUT_OF_MEMORY, "the kernel ran out of memory and killed the worker process"
-            settled = empty_outcome(victim, status, text, started=message.started, log=log)
         elif message.verdict[0] == message.done:
             _, status, text = message.verdict
-            settled = empty_outcome(victim, status, text, started=message.started, log=log)
         else:
             # The call that was meant had just ended: this one was hit in its place and runs again.
-            settled = unstarted(victim)
-        for outcome in (settled, *map(unstarted, rest)):
-            message.outcomes += wire.encode_outcome(outcome)
-        message.done = message.count
+            return unstarted(victim)
+        return empty_outcome(victim, status, text, started=message.started, log=log)
 
     def _collect(self, runner: RunnerProcess, message: _Message) -> None:
         """Move the whole outcomes from the runner's buffer to the message."""
         ends = list(wire.iter_frame_ends(runner.buffer))
         if not ends:
             return
-        if message.log_head or message.log_shown or logger.isEnabledFor(logging.DEBUG):
+        if message.log_head or message.log_shown or message.parted or logger.isEnabledFor(logging.DEBUG):
             for start, end in pairwise((0, *ends)):
-                message.outcomes += self._with_taken_log(message, runner.buffer[start:end])
+                if message.done < message.kept:
+                    message.outcomes += self._with_taken_log(message, runner.buffer[start:end])
                 message.done += 1
         else:
             message.outcomes += runner.buffer[: ends[-1]]
