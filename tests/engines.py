@@ -37,7 +37,7 @@ class Engine:
     url: str
     region: str = "us-east-1"
     access_key_id: str = "test:tester"
-    secret_access_key: str = "testing"
+    secret_access_key: str = "secret-of-the-tester"
 
     @property
     def port(self) -> int:
@@ -70,7 +70,7 @@ def start_moto() -> Iterator[Engine]:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
         stack.enter_context(_running(command, directory / "log"))
-        engine = Engine(f"http://127.0.0.1:{port}", access_key_id="test", secret_access_key="test")
+        engine = Engine(f"http://127.0.0.1:{port}", access_key_id="test", secret_access_key="secret-of-the-test")
         _await(f"{engine.url}/moto-api/", directory / "log")
         yield engine
 
@@ -183,8 +183,8 @@ _PROXY = """
     max_upload_part_num = 10000
     [filter:tempauth]
     use = egg:swift#tempauth
-    user_test_tester = testing .admin
-    user_test_reader = reading
+    user_test_tester = secret-of-the-tester .admin
+    user_test_reader = secret-of-the-reader
     [filter:copy]
     use = egg:swift#copy
     [filter:slo]

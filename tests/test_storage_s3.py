@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
+from dataclasses import fields
 
 import pytest
 
+import lithops_mini as lm
 from lithops_mini.storage.aws_s3 import AwsS3Options, AwsS3Storage
 from lithops_mini.storage.ibm_cos import IbmCosOptions, IbmCosStorage
 from lithops_mini.testing.storage import MIB, StorageContract
@@ -78,3 +81,65 @@ class TestRacesOnMoto:
     _need_processes = StorageContract._need_processes
     test_one_of_racing_threads_wins = StorageContract.test_one_of_racing_threads_wins
     test_one_of_racing_processes_wins = StorageContract.test_one_of_racing_processes_wins
+
+
+# ---------------------------------------------------------------- jobs
+
+
+def settings_of(storage):
+    """The arguments of an executor whose storage is as this one."""
+    return {f.name: value for f in fields(storage._options) if (value := getattr(storage._options, f.name)) is not None}
+
+
+@pytest.fixture(params=[aws, cos], ids=["aws_s3", "ibm_cos"])
+def settings(request, swift, tmp_path):
+    """A bucket for jobs, with the keys in the settings."""
+    storage = request.param(swift)
+    name = f"jobs-{next(_numbers)}"
+    storage.create_bucket(name)
+    storage.close()
+    return {"storage": storage.name, "storage_bucket": name, "max_workers": 2, "progress": False} | settings_of(storage)
+
+
+def test_jobs_of_every_kind(settings):
+    with lm.function_executor("localhost", **settings) as executor:
+        bucket = settings["storage_bucket"]
+        body = b"".join(b"%d\n" % number for number in range(100_000))
+        executor.storage.put_object(bucket, "numbers", body)
+        total = executor.map_reduce(
+            lambda obj: sum(map(int, obj.records())), f"{bucket}/numbers", sum, obj_chunk_size="100KiB"
+        )
+        assert executor.get_result(total) == sum(range(100_000))
+        large = executor.map(lambda size: bytes(size), [1, 1 << 20, 9 << 20])
+        assert [len(value) for value in executor.get_result(large)] == [1, 1 << 20, 9 << 20]
+        executor.map(lambda storage, key: storage.get_object(None, key), [{"key": "numbers"}])
+        assert executor.get_result() == [body]
+
+
+def test_keys_reach_workers_and_nothing_else(settings, caplog):
+    secret = settings["secret_access_key"]
+    caplog.set_level("DEBUG", "lithops_mini")
+
+    def nested():
+        with lm.function_executor() as executor:
+            return executor.config.storage, executor.call_async(abs, -3).result()
+
+    with lm.function_executor("localhost", **settings, log_level="DEBUG") as executor:
+        assert executor.submit(nested).result() == (settings["storage"], 3)
+        executor.map(len, [bytes(200_000)] * 3)
+        executor.get_result()
+        objects = [executor.storage.get_object(None, key) for key in executor.storage.list_keys(None)]
+        assert objects
+        assert not any(secret.encode() in data for data in objects)
+        told = [repr(executor.config), str(executor.config.as_profile()), repr(executor.storage.backend._options)]
+        assert not any(secret in text for text in (*told, caplog.text, executor.job_summary()))
+        assert secret not in str(executor.storage.backend.worker_options())
+        assert secret not in str({name: os.environ[name] for name in os.environ})
+
+
+def test_inline_calls_have_the_keys_too(settings):
+    settings.pop("max_workers")
+    with lm.function_executor("inline", **settings) as executor:
+        executor.map(lambda storage, key: storage.put_object(None, key, key), [{"key": "x"}])
+        executor.get_result()
+        assert executor.storage.get_object(None, "x") == b"x"

@@ -138,7 +138,7 @@ def test_an_environment_that_stays_fails(tmp_path: Path, monkeypatch: pytest.Mon
     from lithops_mini.worker import call
 
     before = dict(os.environ)
-    monkeypatch.setattr(call, "_set_environment", os.environ.update)
+    monkeypatch.setattr(call, "set_environment", os.environ.update)
     try:
         found = next(iter(verify(["extra_env"], backend="inline", storage_path=str(tmp_path))))
     finally:

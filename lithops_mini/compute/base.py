@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 
@@ -66,6 +66,12 @@ class ComputeBackend(ABC):
         Replies about some of the calls may go to ``activation.deliver`` before; what is returned is about the rest.
         A backend that can stop calls of a message in flight says how by ``activation.stoppable``; the reply then has
         their outcome. Raises ``InvocationError`` with a reason.
+        """
+
+    def lend_credentials(self, variables: Mapping[str, str]) -> None:  # noqa: B027 - most platforms give an identity
+        """Take the environment variables by which workers reach their storage; called once, before ``deploy``.
+
+        They are secret. A backend whose workers have an identity of their own leaves them aside.
         """
 
     @abstractmethod

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from lithops_mini import wire
 from lithops_mini.compute.base import Activation, ComputeBackend
 from lithops_mini.errors import InvocationError, Reason
-from lithops_mini.worker.call import Jobs
+from lithops_mini.worker.call import Jobs, set_environment
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,16 @@ class InlineCompute(ComputeBackend):
 
     def __init__(self, options: InlineOptions) -> None:
         self._jobs = Jobs(None)
+        self._environment: Mapping[str, str] = {}
         self._one = threading.Lock()
         self._closed = False
 
     @property
     def concurrency(self) -> int:
         return 1
+
+    def lend_credentials(self, variables: Mapping[str, str]) -> None:
+        self._environment = variables
 
     def deploy(self) -> None:
         pass
@@ -48,7 +53,11 @@ class InlineCompute(ComputeBackend):
             if self._closed:
                 raise InvocationError("the inline backend was closed", reason=Reason.CANCELLED)
             # Arrays among the arguments become views of the message, and a function may write to them.
-            outcomes = [wire.encode_outcome(outcome) for outcome in self._jobs.run(bytearray(payload), _no_log)]
+            restore = set_environment(self._environment)
+            try:
+                outcomes = [wire.encode_outcome(outcome) for outcome in self._jobs.run(bytearray(payload), _no_log)]
+            finally:
+                restore()
         return wire.encode_reply(f"inline/{os.getpid()}", b"".join(outcomes))
 
     def close(self) -> None:

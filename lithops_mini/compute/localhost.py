@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -43,16 +44,21 @@ class LocalhostCompute(ComputeBackend):
     def __init__(self, options: LocalhostOptions) -> None:
         self._concurrency = options.max_workers or len(os.sched_getaffinity(0))
         self._scratch = Scratch()
+        self._environment: dict[str, str] = {}
         self._lock = threading.Lock()
         self._closed = False
         self._all = [
-            Supervisor(f"localhost/{n}", self._scratch.path, python=options.python) for n in range(self._concurrency)
+            Supervisor(f"localhost/{n}", self._scratch.path, python=options.python, environment=self._environment)
+            for n in range(self._concurrency)
         ]
         self._idle = list(reversed(self._all))
 
     @property
     def concurrency(self) -> int:
         return self._concurrency
+
+    def lend_credentials(self, variables: Mapping[str, str]) -> None:
+        self._environment.update(variables)
 
     def deploy(self) -> None:
         # One process warms up while the client still prepares; the others start when there is work for them.

@@ -10,7 +10,7 @@ import pickle
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lithops_mini import records, registry, wire
@@ -271,7 +271,7 @@ class Jobs:
         """
         header, inline_code, calls = wire.split_payload(payload)
         job = self._job(header)
-        restore = _set_environment(job.env) if job.env else None
+        restore = set_environment(job.env) if job.env else None
         job.cpu = _cpu()
         first = True
         try:
@@ -321,7 +321,8 @@ def empty_outcome(
     )
 
 
-def _set_environment(env: dict[str, str]) -> Callable[[], None]:
+def set_environment(env: Mapping[str, str]) -> Callable[[], None]:
+    """Set environment variables; what is returned puts everything back."""
     before = {name: os.environ.get(name) for name in env}
     os.environ.update(env)
 

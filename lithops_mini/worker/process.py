@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lithops_mini.errors import InvocationError, Reason
@@ -30,7 +30,9 @@ from lithops_mini.worker.runner import main; main(*{descriptors}, {directory!r})
 class RunnerProcess:
     """Started when made. Not for several threads at once, but for ``kill`` and ``wake``."""
 
-    def __init__(self, directory: str, python: str | None = None) -> None:
+    def __init__(
+        self, directory: str, python: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         """``directory`` is private and takes unpacked modules. ``InvocationError`` if ``python`` cannot be started."""
         self.buffer = bytearray()  # what drain() has read and nobody has taken
         self.hung_up: float | None = None  # monotonic: when nobody was left that could write outcomes
@@ -58,6 +60,7 @@ class RunnerProcess:
                 stdout=self._log,
                 stderr=self._log,
                 pass_fds=theirs,
+                env={**os.environ, **(environment or {})},
                 # Without a terminal: a program that asks for a password there fails instead of being stopped for ever.
                 start_new_session=True,
             )

@@ -10,7 +10,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -65,8 +65,13 @@ class _Message:
 class Supervisor:
     """``run`` is for one thread at a time; ``start``, ``cancel``, ``close`` and ``retire`` may be called from any."""
 
-    def __init__(self, name: str, directory: str, *, python: str | None = None) -> None:
-        """``name`` identifies the worker in replies; ``directory`` is private and takes unpacked modules."""
+    def __init__(
+        self, name: str, directory: str, *, python: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """``name`` identifies the worker in replies; ``directory`` is private and takes unpacked modules;
+        ``environment``: what runners started from now on have besides the environment of this process.
+        """
+        self._environment = environment if environment is not None else {}
         self._name = name
         self._directory = directory
         self._python = python
@@ -85,7 +90,7 @@ class Supervisor:
             if self._closed:
                 raise InvocationError("this worker was closed", reason=Reason.CANCELLED)
             if self._runner is None:
-                self._runner = RunnerProcess(self._directory, self._python)
+                self._runner = RunnerProcess(self._directory, self._python, self._environment)
                 self._started += 1
                 self._modules = {}
                 self._ready = False
