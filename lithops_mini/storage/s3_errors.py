@@ -91,6 +91,7 @@ _EXCEPTIONS: dict[str, tuple[type[Exception], str]] = {
     "InvalidProxiesConfigError": (StorageError, "the HTTP proxy's settings are wrong: {error}"),
     "ReadTimeoutError": (StorageError, "{endpoint} stopped answering, again and again: try again later"),
     "ConnectionClosedError": (StorageError, "{endpoint} closed the connection, again and again: try again later"),
+    "IncompleteReadError": (StorageError, "the connection to {endpoint} was lost, again and again ({error})"),
     "FlexibleChecksumError": (StorageError, _DAMAGED),
     "ChecksumError": (StorageError, _DAMAGED),
     "ResponseParserError": (StorageError, _DAMAGED),

@@ -15,6 +15,7 @@ THREADS = 4  # parts of one body under way at once: so many parts are in memory
 _PARTS_OF_A_SIZE = 1000  # then they are twice as large: 10,000, the most there may be, are more than the largest object
 _RESUMES = 5  # times in a row that a stream goes on after a loss, with less than a block between them
 _BLOCK = 1 << 20  # bytes
+_READ = 1 << 18  # bytes read at a time: when the connection is lost, so many may be, and come again
 
 Fetch = Callable[[int, int | None, str | None], Any]
 """(start, stop, etag) -> the service's answer: a mapping with Body, ContentLength, ETag and, of a part of an object,
@@ -87,6 +88,7 @@ class Download(io.RawIOBase):
     def _receive(self, size: int) -> bytes:
         if self.closed:
             raise ValueError("read of a closed stream")
+        size = min(size, _READ)
         if not size or self._body is None:
             return b""
         while True:

@@ -65,8 +65,12 @@ class RawStream(io.RawIOBase):
             with out.getbuffer() as view:
                 while filled < room and (count := self.readinto(view[filled:])):
                     filled += count
-            out.truncate(filled)
-            pieces.append(out.getvalue())
+            try:
+                out.truncate(filled)
+            except BufferError:  # an error that was healed below keeps a frame alive, and that a view of the buffer
+                pieces.append(out.getvalue()[:filled])
+            else:
+                pieces.append(out.getvalue())
             if filled < room:
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 

@@ -1,0 +1,273 @@
+"""Storage that misbehaves, and what a job asks of storage: through a proxy between client and service."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import random
+import threading
+from pathlib import Path
+
+import pytest
+from proxy import (
+    CORRUPT_ANSWER,
+    CORRUPT_REQUEST,
+    INTERNAL_ERROR,
+    LATENCY,
+    LOST_ANSWER,
+    LOST_REQUEST,
+    SLOW_DOWN,
+    TRUNCATED,
+    Fault,
+    Proxy,
+)
+from test_storage_s3 import aws, cos, settings_of
+
+import lithops_mini as lm
+from lithops_mini.errors import AccessDenied, NoSuchObject, ObjectChanged, ObjectExists, StorageError
+from lithops_mini.storage.api import Storage
+from lithops_mini.testing.storage import MIB
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def proxy(swift):
+    with Proxy(swift) as proxy:
+        yield proxy
+    assert proxy.errors == []
+
+
+@pytest.fixture(params=[aws, cos], ids=["aws_s3", "ibm_cos"])
+def backend(request, proxy):
+    storage = request.param(proxy.engine)
+    yield storage
+    storage.close()
+
+
+@pytest.fixture
+def bucket(backend, proxy):
+    name = f"faults-{next(_numbers)}"
+    backend.create_bucket(name)
+    proxy.reset()
+    return name
+
+
+def first(kind, *faults):
+    """A script: these faults, in this order, for the first requests of one kind."""
+    left, lock = list(faults), threading.Lock()
+
+    def script(request):
+        with lock:
+            return left.pop(0) if left and request.kind == kind else None
+
+    return script
+
+
+# ---------------------------------------------------------------- what the SDK heals
+
+
+@pytest.mark.parametrize("fault", [SLOW_DOWN, INTERNAL_ERROR, LOST_REQUEST, LOST_ANSWER, LATENCY], ids=str)
+def test_requests_are_repeated(backend, bucket, proxy, fault):
+    for kind, use in {
+        "put": lambda: backend.put(bucket, "key", b"body"),
+        "get": lambda: backend.get(bucket, "key"),
+        "head": lambda: backend.head(bucket, "key"),
+        "list": lambda: list(backend.list(bucket)),
+        "delete": lambda: backend.delete(bucket, ["key"]),
+    }.items():
+        proxy.reset(first(kind, fault))
+        use()
+        assert proxy.counts[kind] == (1 if fault is LATENCY else 2)
+    with pytest.raises(NoSuchObject):
+        backend.get(bucket, "key")
+
+
+def test_repetition_ends(backend, bucket, proxy):
+    proxy.reset(lambda request: SLOW_DOWN)
+    with pytest.raises(StorageError, match="too much to do") as caught:
+        backend.put(bucket, "key", b"body")
+    assert 3 <= proxy.counts["put"] <= 6
+    assert caught.value.__cause__ is not None
+
+
+def test_an_upload_that_is_damaged_is_sent_again(backend, bucket, proxy):
+    proxy.reset(first("put", CORRUPT_REQUEST, CORRUPT_REQUEST))
+    backend.put(bucket, "key", b"body" * 1000)
+    assert proxy.counts["put"] == 3
+    assert backend.get(bucket, "key") == b"body" * 1000
+
+
+def test_a_put_if_absent_knows_its_own_object(backend, bucket, proxy):
+    proxy.reset(first("put", LOST_ANSWER))
+    backend.put(bucket, "key", b"mine", if_absent=True, metadata={"a": "b"})
+    assert proxy.counts["put"] == 2
+    assert dict(backend.head(bucket, "key").metadata) == {"a": "b"}
+    with pytest.raises(ObjectExists):
+        backend.put(bucket, "key", b"mine", if_absent=True)
+    proxy.reset(first("put", INTERNAL_ERROR))  # sent twice, and yet another's
+    with pytest.raises(ObjectExists):
+        backend.put(bucket, "key", b"mine", if_absent=True)
+    assert proxy.counts["put"] == 2
+
+
+# ---------------------------------------------------------------- bodies
+
+
+def test_a_stream_goes_on_where_it_was_cut(backend, bucket, proxy):
+    body = random.Random(1).randbytes(3 * MIB)
+    backend.put(bucket, "key", body)
+    proxy.reset(first("get", TRUNCATED, TRUNCATED, TRUNCATED))
+    with backend.open(bucket, "key", 5, 3 * MIB - 5) as stream:
+        assert stream.read() == body[5:-5]
+    starts = [request.start for request in proxy.requests]
+    assert starts == sorted(set(starts))
+    assert len(starts) == 4
+    assert all("if-match" in request.headers for request in proxy.requests[1:])
+    assert proxy.received < 8 * MIB
+    proxy.reset(first("get", TRUNCATED, TRUNCATED))
+    assert backend.get(bucket, "key") == body
+
+
+def test_a_stream_does_not_mix_versions(backend, bucket, proxy):
+    backend.put(bucket, "key", b"a" * MIB)
+
+    def replace(request):
+        if request.kind == "get" and request.number == 0:
+            return TRUNCATED
+        return None
+
+    proxy.reset(replace)
+    with backend.open(bucket, "key") as stream:
+        assert stream.read(1000) == b"a" * 1000
+        backend.put(bucket, "key", b"b" * MIB)
+        with pytest.raises(ObjectChanged, match="replaced"):
+            stream.read()
+
+
+def test_resuming_ends(backend, bucket, proxy):
+    backend.put(bucket, "key", b"a" * 100_000)
+    proxy.reset(lambda request: Fault(truncate=0.0) if request.kind == "get" else None)
+    with backend.open(bucket, "key") as stream, pytest.raises(StorageError, match="was lost"):
+        stream.read()
+    assert proxy.counts["get"] <= 10
+
+
+def test_large_bodies_under_faults(backend, bucket, proxy, tmp_path: Path):
+    body = random.Random(2).randbytes(30 * MIB)
+    storage = Storage(backend, bucket)
+    proxy.reset(first("part", SLOW_DOWN, LOST_REQUEST, CORRUPT_REQUEST, LOST_ANSWER))
+    storage.put_object(None, "large", [body[: 7 * MIB], body[7 * MIB :]])
+    assert proxy.counts["part"] == 8
+    proxy.reset(first("get", TRUNCATED, SLOW_DOWN, LOST_REQUEST, TRUNCATED))
+    moved = []
+    storage.download_file(None, "large", tmp_path / "large", progress=moved.append)
+    assert (tmp_path / "large").read_bytes() == body
+    assert sum(moved) == len(body)
+    assert proxy.counts["get"] >= 4
+    assert [path.name for path in tmp_path.iterdir()] == ["large"]
+
+
+def test_a_failed_upload_leaves_nothing(backend, bucket, proxy):
+    class Broken(io.BytesIO):
+        def read(self, size=-1):
+            data = super().read(size)
+            if self.tell() > 20 * MIB:
+                raise ZeroDivisionError
+            return data
+
+    with pytest.raises(ZeroDivisionError):
+        backend.put(bucket, "large", Broken(bytes(30 * MIB)))
+    assert proxy.counts["abort"] == 1
+    proxy.reset(lambda request: Fault(status=(403, "AccessDenied")) if request.kind == "part" else None)
+    with pytest.raises(AccessDenied, match="do not permit"):
+        backend.put(bucket, "large", bytes(20 * MIB))
+    assert proxy.counts["abort"] == 1
+    assert backend._client().list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
+    assert list(backend.list(bucket)) == []
+
+
+def test_a_completion_whose_answer_was_lost(backend, bucket, proxy):
+    proxy.reset(first("complete", LOST_ANSWER))
+    backend.put(bucket, "large", bytes(9 * MIB))
+    assert backend.head(bucket, "large").size == 9 * MIB
+    proxy.reset(first("complete", LOST_ANSWER))
+    backend.put(bucket, "other", bytes(9 * MIB), if_absent=True)
+    assert backend.head(bucket, "other").size == 9 * MIB
+    with pytest.raises(ObjectExists):
+        backend.put(bucket, "other", bytes(9 * MIB), if_absent=True)
+
+
+# ---------------------------------------------------------------- jobs
+
+
+@pytest.fixture
+def executor(backend, bucket, proxy):
+    given = {"storage": backend.name, "storage_bucket": bucket, "max_workers": 2, "progress": False}
+    with lm.function_executor("localhost", **given, **settings_of(backend)) as executor:
+        yield executor
+
+
+def test_a_job_of_small_calls_makes_few_requests(backend, bucket, proxy):
+    given = {"storage": backend.name, "storage_bucket": bucket, "max_workers": 2, "progress": False}
+    with lm.function_executor("localhost", **given, **settings_of(backend)) as executor:
+        executor.map(lambda x: x + 1, range(1000))
+        assert executor.get_result() == list(range(1, 1001))
+    assert sum(proxy.counts.values()) <= 10, proxy.counts
+
+
+def test_partitions_read_what_they_need(executor, bucket, proxy):
+    lines = [b"%d," % number + b"x" * 80 + b"\n" for number in range(50_000)]
+    executor.storage.put_object(None, "data/lines", b"".join(lines))
+    size = sum(map(len, lines))
+    proxy.reset()
+    counted = executor.map(lambda obj: sum(1 for _ in obj.records()), f"{bucket}/data/", obj_chunk_number=8)
+    assert sum(executor.get_result(counted)) == len(lines)
+    reads = [request for request in proxy.requests if request.kind == "get" and request.key == "data/lines"]
+    assert len(reads) <= 8 + 7  # the last partition ends where the object does
+    assert proxy.counts["head"] <= 1
+    assert proxy.received < size + 8 * 70_000 + 100_000
+
+
+def test_a_job_under_faults_is_exact(executor, bucket, proxy):
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    rng, lock = random.Random(seed), threading.Lock()
+    rows = random.Random(3).randbytes(200_000).hex().encode()
+    lines = [rows[i * 250 : i * 250 + 250] for i in range(1600)]
+    body = b"\n".join(lines * 125) + b"\n"  # 50 MB
+    executor.storage.put_object(None, "data/rows", body)
+
+    def script(request):
+        with lock:
+            if rng.random() >= 0.1:
+                return None
+            faults = [SLOW_DOWN, INTERNAL_ERROR, LOST_REQUEST, LOST_ANSWER, LATENCY]
+            if request.kind in ("get", "list"):
+                faults.append(TRUNCATED)
+            if request.kind in ("put", "part"):
+                faults.append(CORRUPT_REQUEST)
+            if request.kind == "get" and request.key.startswith("lithops_mini/"):
+                faults.append(CORRUPT_ANSWER)
+            return rng.choice(faults)
+
+    proxy.reset(script)
+
+    def digest(obj):
+        import hashlib
+
+        data = obj.data_stream.read()
+        return len(data), hashlib.sha256(data).hexdigest(), data[:100_000]
+
+    def combine(results):
+        results = list(results)
+        return sum(size for size, _, _ in results), [digest for _, digest, _ in results]
+
+    futures = executor.map_reduce(digest, f"{bucket}/data/", combine, obj_chunk_number=200)
+    size, digests = executor.get_result(futures)
+    faults = proxy.faults
+    proxy.reset()
+    exact = executor.map_reduce(digest, f"{bucket}/data/", combine, obj_chunk_number=200)
+    assert size == len(body)
+    assert (size, digests) == executor.get_result(exact)
+    assert faults >= 20
