@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from attempts import until
 from counting_storage import counted  # noqa: F401 - a fixture
 
 import lithops_mini as lm
@@ -347,6 +348,29 @@ def test_an_early_reducer_whose_map_fails_ends(lanes: int) -> None:
         with pytest.raises(ValueError, match="odd: 1"):
             executor.get_result(futures, timeout=60)
         assert executor.get_result(executor.map(echo, range(4)), timeout=60) == [0, 1, 2, 3]
+
+
+def test_an_early_reducer_that_was_lost_runs_once_all_is_there(workers: FunctionExecutor, tmp_path: Path) -> None:
+    started, gate = tmp_path / "started", tmp_path / "gate"
+
+    def part(number: int) -> int:
+        while number and not gate.exists():
+            time.sleep(0.01)
+        return number
+
+    def dies_at_first(results: Sequence[int]) -> int:
+        if not started.exists():
+            started.touch()
+            os._exit(1)
+        return sum(results)
+
+    reducers = workers.map_reduce(part, [0, 5], dies_at_first, spawn_reducer=50, chunksize=1)
+    until(started.exists, "an attempt of the reducer")
+    # They keep the other worker busy, so that the reducer, its delay over, waits for one.
+    short = workers.map(lambda _: time.sleep(0.05), range(40), chunksize=1)
+    short[20].result(timeout=30)
+    gate.touch()
+    assert workers.get_result(reducers, timeout=30) == 5
 
 
 def test_several_early_reducers_do_not_block_each_other() -> None:

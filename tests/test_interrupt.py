@@ -7,6 +7,7 @@ import concurrent.futures
 import os
 import pty
 import random
+import select
 import signal
 import subprocess
 import sys
@@ -14,13 +15,18 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attempts
 import pytest
 from attempts import Plan, alive, until
 
 import lithops_mini as lm
+from lithops_mini.errors import WorkerDied
 from lithops_mini.executor import FunctionExecutor
+from lithops_mini.job.job import Job
+from lithops_mini.job.settle import Settle
+from lithops_mini.worker.process import RunnerProcess
 
 LIMIT = 30
 
@@ -124,6 +130,53 @@ def test_a_cancel_at_any_moment_frees_the_worker(executor: FunctionExecutor, tmp
         assert future.cancel()
     assert executor.get_result(executor.map(abs, range(4), chunksize=1), timeout=LIMIT) == [0, 1, 2, 3]
     assert time.monotonic() - began < LIMIT
+
+
+def test_a_call_given_back_can_be_cancelled_where_it_runs_next(
+    executor: FunctionExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = Settle._count
+
+    def slow_count(self: Settle, job: Job, *numbers: Any) -> None:
+        until(lambda: (tmp_path / "pid-1").exists() or job.ended, "the call that was given back runs again")
+        count(self, job, *numbers)
+
+    def call(number: int) -> None:
+        if number:
+            write_pid_and_sleep(tmp_path, number)
+        attempts.leave()
+
+    executor.submit(abs, 0).result(timeout=LIMIT)
+    monkeypatch.setattr(Settle, "_count", slow_count)
+    futures = executor.map(call, range(2), chunksize=2, retries=0)
+    pid = running_pid(tmp_path, 1)
+    monkeypatch.undo()
+    assert isinstance(futures[0].exception(timeout=LIMIT), WorkerDied)
+    until(lambda: futures[0].job is not None and futures[0].job.counters.done == 1, "the reply was taken in")
+    futures[1].cancel()
+    until(lambda: not alive(pid), "the running call is stopped")
+
+
+def test_a_call_that_ends_as_it_is_stopped_takes_nobody_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    kill = RunnerProcess.kill
+
+    def late_kill(self: RunnerProcess) -> None:
+        patch.undo()
+        select.select([self._outcomes], [], [], LIMIT)
+        kill(self)
+
+    def large_and_slow() -> None:
+        globals()["_held"] = b"x" * (300 << 20)  # a process that takes long to end
+        time.sleep(0.3)
+
+    with lm.localhost_executor(max_workers=1, progress=False, retries=0) as executor, monkeypatch.context() as patch:
+        patch.setattr(RunnerProcess, "kill", late_kill)
+        late = executor.submit(large_and_slow)
+        following = executor.submit(abs, -1)
+        until(late.running, "the call runs")
+        threading.Event().wait(0.1)
+        late.cancel()
+        assert following.result(timeout=LIMIT) == 1
 
 
 def test_what_has_ended_cannot_be_cancelled(executor: FunctionExecutor) -> None:

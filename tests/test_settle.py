@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from attempts import until
 
 import lithops_mini as lm
 from lithops_mini import wire
@@ -14,7 +15,8 @@ from lithops_mini.compute.base import Activation
 from lithops_mini.compute.inline import InlineCompute
 from lithops_mini.errors import InvocationError, Reason, WorkerDied
 from lithops_mini.executor import FunctionExecutor
-from lithops_mini.job.manifest import read_job, read_outcomes
+from lithops_mini.job.job import Job
+from lithops_mini.job.manifest import Recorder, read_job, read_outcomes
 
 Change = Callable[[int, list[wire.Outcome]], list[wire.Outcome]]
 
@@ -107,4 +109,27 @@ def test_what_cannot_be_sent_is_recorded_too(monkeypatch: pytest.MonkeyPatch) ->
         futures = executor.map(abs, range(3), chunksize=3)
         found = executor.get_result(futures, throw_except=False, timeout=20)
         assert [type(error) for error in found] == [InvocationError] * 3
+        check_record(executor, futures)
+
+
+def test_no_batch_is_recorded_after_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    last = threading.Event()
+    original = Recorder.settled
+
+    def settled(self: Recorder, job: Job, reply: bytes, *, ended: bool) -> None:
+        if ended:
+            last.set()
+        else:
+            last.wait(0.3)  # if the last can overtake this one, it does
+        original(self, job, reply, ended=ended)
+
+    monkeypatch.setattr(Recorder, "settled", settled)
+    with lm.localhost_executor(max_workers=2, progress=False) as executor:
+        futures = executor.map(abs, range(2), chunksize=1)
+        executor.get_result(futures, timeout=20)
+        until(lambda: futures[0].job is not None and futures[0].job.ended, "the end of the job")
+        executor._recorder.flush()
+        job = futures[0].job
+        assert job is not None
+        assert read_job(executor.storage.backend, executor.storage.bucket, job.id).state == "done"
         check_record(executor, futures)

@@ -76,8 +76,12 @@ class Dispatcher:
     def stop(self, job: Job, call: Call) -> None:
         """The call's future was cancelled: see that it does not start, or end it where it runs."""
         self._settle.cancelled(job, call)
-        if call.activation is not None:
-            call.activation.stop(frozenset((call.id,)))
+        self._stop_running(call)
+
+    @staticmethod
+    def _stop_running(call: Call) -> None:
+        if (activation := call.activation) is not None:
+            activation.stop(frozenset((call.id,)))
 
     def close(self) -> None:
         """Stop sending. What is under way is left to the backend's close()."""
@@ -102,14 +106,14 @@ class Dispatcher:
             count = next(ended)
             if count == total:
                 with self._condition:
-                    self._early.pop(call, None)
-                    waiting = call.dispatched is None
+                    waiting = self._early.pop(call, None) is not None or call.dispatched is None
                 if waiting:
                     self._enqueue(job, [call])
             elif count == needed:
                 with self._condition:
-                    self._early[call] = job
-                    self._wake_senders()
+                    if not _all_done(call.dependencies):  # else who counted the last one has it sent
+                        self._early[call] = job
+                        self._wake_senders()
 
         for future in call.dependencies:
             future.add_done_callback(one_ended)  # type: ignore[arg-type]
@@ -124,8 +128,8 @@ class Dispatcher:
         try:
             while waiting:
                 job, call, failed = waiting.popleft()
-                if self._settle.failed_before(job, call, failed) and call.activation is not None:
-                    call.activation.stop(frozenset((call.id,)))
+                if self._settle.failed_before(job, call, failed):
+                    self._stop_running(call)
         finally:
             del self._failing.calls
 
@@ -144,20 +148,21 @@ class Dispatcher:
         for _ in range(min(queued - self._idle, self._lanes - len(self._threads))):
             name = f"lithops_mini-sender-{len(self._threads)}"
             thread = threading.Thread(target=self._send_forever, name=name, daemon=True)
-            self._threads.append(thread)
             thread.start()
+            self._threads.append(thread)
         self._condition.notify(queued)
 
     def _again(self, job: Job, call: Call, delay: float) -> None:
         with self._condition:
             if delay:
                 heapq.heappush(self._delayed, (time.monotonic() + delay, next(self._order), job, call))
+                self._condition.notify_all()  # whoever is idle when its time comes must know of it
             else:
                 self._put_first(job, call)
-            self._condition.notify()
+                self._condition.notify()
 
     def _put_first(self, job: Job, call: Call) -> None:
-        if not all(future.done() for future in call.dependencies):
+        if not _all_done(call.dependencies):
             self._early[call] = job
             return
         job.ready.appendleft(call)
@@ -169,12 +174,13 @@ class Dispatcher:
     def _send_forever(self) -> None:
         while (batch := self._take()) is not None:
             job, calls, early = batch
+            left = {call.id: call for call in calls}
             try:
-                self._send(job, calls)
+                self._send(job, left)
             except BaseException as error:
                 # A mistake of ours must not leave anybody waiting.
                 logger.exception("sending calls of %s failed", job.id)
-                self._settle.undeliverable(job, calls, InvocationError(f"sending failed: {error!r}"))
+                self._settle.undeliverable(job, list(left.values()), InvocationError(f"sending failed: {error!r}"))
             finally:
                 with self._condition:
                     self._early_running -= early
@@ -244,8 +250,17 @@ class Dispatcher:
         share = -(-len(job.ready) // (2 * self._lanes))
         return max(1, min(int(_MESSAGE_SECONDS / job.pace), max(int(_LEAST_MESSAGE_SECONDS / job.pace), share)))
 
-    def _send(self, job: Job, calls: list[Call]) -> None:
-        left = {call.id: call for call in calls}
+    def _send(self, job: Job, left: dict[int, Call]) -> None:
+        try:
+            reply = self._carry(job, left)
+        except (InvocationError, StorageError) as error:
+            self._settle.undeliverable(job, list(left.values()), error)
+        else:
+            longest = self._settle.reply(job, list(left.values()), reply)
+            job.pace = max(_LEAST_SECONDS, longest, job.pace / _GROWTH)
+
+    def _carry(self, job: Job, left: dict[int, Call]) -> bytes:
+        """Return the reply about the calls that are ``left``; others are settled and taken out of it before."""
 
         def take_in(reply: bytes) -> None:
             """Settle the calls that a reply is about; the others are still under way."""
@@ -255,25 +270,21 @@ class Dispatcher:
             self._settle.reply(job, told, reply)
 
         activation = Activation(take_in)
-        for call in calls:
+        for call in left.values():
             call.activation = activation
         try:
-            payload = wire.encode_payload(job.header, job.code, [self._message(job, call) for call in calls])
+            payload = wire.encode_payload(job.header, job.code, [self._message(job, call) for call in left.values()])
             if len(payload) > self._compute.max_payload:
                 raise InvocationError(
                     f"a message of {len(payload):,} bytes is over the backend's limit of {self._compute.max_payload:,}",
                     reason=Reason.REFUSED,
                 )
-            # A call cancelled since it was taken is stopped like any other of the message.
-            activation.stop(frozenset(call.id for call in calls if call.future.cancelled()))
-            reply = self._compute.invoke(payload, activation)
-        except (InvocationError, StorageError) as error:
-            self._settle.undeliverable(job, list(left.values()), error)
-        else:
-            longest = self._settle.reply(job, list(left.values()), reply)
-            job.pace = max(_LEAST_SECONDS, longest, job.pace / _GROWTH)
+            # A call that was cancelled, or failed with one before it, since it was taken is stopped like any other.
+            activation.stop(frozenset(call.id for call in left.values() if call.future.done()))
+            return self._compute.invoke(payload, activation)
         finally:
             activation.end()
+            # Before the reply is settled: what that gives back may be under way again at once, in another thread.
             for call in left.values():
                 call.activation = None
 
@@ -296,3 +307,7 @@ class Dispatcher:
             return ["stored", future.job_id, unread.at.key, unread.at.stop], b""
         data = b"".join(serialize.fast_dumps(future.result()))
         return ["inline", len(data)], data
+
+
+def _all_done(futures: Sequence[ResponseFuture[object]]) -> bool:
+    return all(future.done() for future in futures)

@@ -90,7 +90,7 @@ class Settle:
     def reply(self, job: Job, calls: Sequence[Call], reply: bytes) -> float:
         """Take in the outcomes of a message; return the seconds the longest of its calls ran."""
         worker_id, outcomes = wire.split_reply(reply)
-        missing = {call.id: call for call in calls}
+        missing = {call.id: call for call in _unended(calls)}
         settled: list[Outcome] = []
         given_back: list[Call] = []
         failed, received, longest = 0, 0, 0.0
@@ -116,7 +116,7 @@ class Settle:
                 settled.append(outcome)
                 failed += call.future.failure is not None  # also of a result that cannot be unpickled here
         for call in reversed(given_back):  # each goes before all others: so the first is the first again
-            self._once_more(job, call)
+            self._again(job, call, 0.0)
         for call in missing.values():
             lost = empty_outcome(_sent(call), Status.DIED, "the worker's reply has no word of this call")
             if self._fail(job, call, lost, worker_id):
@@ -130,7 +130,7 @@ class Settle:
     def undeliverable(self, job: Job, calls: Sequence[Call], error: InvocationError | StorageError) -> None:
         """A message could not be carried, or its reply was lost."""
         settled: list[Outcome] = []
-        for call in calls:
+        for call in _unended(calls):
             if isinstance(error, StorageError):
                 status, retryable, reason = Status.UNAVAILABLE, True, Reason.UNAVAILABLE
             else:
@@ -195,7 +195,7 @@ class Settle:
         """Retry or resolve a call that did not return; whether it is settled now."""
         status = Status(outcome.status)
         if status == Status.CANCELLED:
-            self._once_more(job, call)  # it was stopped in another's place, unless its future knows better
+            self._again(job, call, 0.0)  # it was stopped in another's place, and that was no attempt of its own
             return False
         if status == Status.ERROR:
             error, failure = self._rebuild(job, call, outcome, worker_id)
@@ -209,11 +209,6 @@ class Settle:
             self._retry(job, call, why)
             return False
         return self._resolve(job, call, outcome, worker_id, error, failure)
-
-    def _once_more(self, job: Job, call: Call) -> None:
-        """Have a call that has not run, run; it is no new attempt."""
-        if not call.future.done():
-            self._again(job, call, 0.0)
 
     def _retry(self, job: Job, call: Call, why: str) -> None:
         logger.info("call %d of %s, attempt %d: %s; it is run again", call.id, job.name, call.attempt, why)
@@ -297,9 +292,15 @@ class Settle:
             counters.failed += failed
             counters.running -= sent
             ended = job.ended
+            # In one step with the counting: no batch may be noted after the one that is noted as the last.
+            self._recorder.settled(job, record, ended=ended)
         if ended:
             job.release()
-        self._recorder.settled(job, record, ended=ended)
+
+
+def _unended(calls: Sequence[Call]) -> list[Call]:
+    """Without those that were cancelled, or failed with one they waited for, while their message was under way."""
+    return [call for call in calls if not call.future.done()]
 
 
 def _load(call: int, load: Callable[..., Any], *what: Any) -> Any:

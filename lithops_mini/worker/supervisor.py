@@ -84,8 +84,8 @@ class Supervisor:
         self._modules: dict[str, str] = {}  # top-level name -> digest, of what the runner may have imported
         self._header: tuple[bytes, dict[str, Any]] = (b"", {})
 
-    def start(self) -> RunnerProcess:
-        """Have a runner, starting one if there is none, without waiting until it is ready."""
+    def start(self, message: _Message | None = None) -> RunnerProcess:
+        """Have a runner, for this message, starting one if there is none, without waiting until it is ready."""
         with self._lock:
             if self._closed:
                 raise InvocationError("this worker was closed", reason=Reason.CANCELLED)
@@ -94,6 +94,8 @@ class Supervisor:
                 self._started += 1
                 self._modules = {}
                 self._ready = False
+            if message is not None:
+                self._message = message
             return self._runner
 
     def cancel(self, calls: frozenset[int]) -> None:
@@ -134,14 +136,21 @@ class Supervisor:
         still runs; what is returned is then about that one. Raises ``InvocationError`` if no runner takes the message.
         """
         message = self._read(payload)
-        runner = self._hand_over(payload, message)
-        message.began, message.started = time.monotonic(), time.time()
-        while message.done < message.count:
-            self._step(runner, message, deliver)
-        with self._lock:
-            self._message = None
+        reusable = False
+        try:
+            runner = self._hand_over(payload, message)
+            message.began, message.started = time.monotonic(), time.time()
+            while message.done < message.count:
+                self._step(runner, message, deliver)
+            reusable = message.verdict is None
+        finally:
+            with self._lock:
+                self._message = None
+                reusable = reusable and not self._closed  # retire() leaves a runner at work to this thread
+            if not reusable:
+                # Killed a moment too late, or left in the middle: it must not take, or answer, the next message.
+                self._discard()
         if self._closed:
-            self._discard()
             raise InvocationError("the worker was closed while it ran calls", reason=Reason.CANCELLED)
         return self._reply(message)
 
@@ -162,9 +171,7 @@ class Supervisor:
             # Another version of a module may be loaded there, and Python cannot unload one safely.
             self._discard()
         while True:
-            runner = self.start()
-            with self._lock:
-                self._message = message
+            runner = self.start(message)
             fresh = not self._ready
             try:
                 if fresh:
@@ -174,8 +181,6 @@ class Supervisor:
                 runner.send(payload, message.deadline)
             except (InvocationError, BrokenPipeError) as error:
                 # Nothing of this message has run. A runner that ended while it was idle is replaced once.
-                with self._lock:
-                    self._message = None
                 how = describe_exit(self._discard())
                 if fresh:
                     text = f"a worker process ended before it took a message: {how}\n{error}"
