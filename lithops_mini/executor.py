@@ -355,12 +355,14 @@ class FunctionExecutor:
 
         Large results that have not been read are lost.
         """
-        self._recorder.flush()
         with self._lock:
-            ended = [job for job in self._jobs if job.ended]
+            ended = [job for job in self._jobs if job.settled()]
             all_ended = len(ended) == len(self._jobs)
             if all_ended:
                 self._stored_code.clear()
+        for job in ended:
+            job.over.wait()
+        self._recorder.flush()
         prefixes = [
             prefix for job in ended for prefix in (records.job_prefix(job.id), records.cloudobjects_prefix(job.id))
         ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-JOBS_PREFIX = "lithops_mini/jobs/"
-CLOUDOBJECTS_PREFIX = "lithops_mini/cloudobjects/"
+OWN_PREFIX = "lithops_mini/"
+JOBS_PREFIX = OWN_PREFIX + "jobs/"
+CLOUDOBJECTS_PREFIX = OWN_PREFIX + "cloudobjects/"
+VERIFY_PREFIX = OWN_PREFIX + "verify/"  # data of the shipped checks
 
 
 def executor_prefix(executor_id: str) -> str:

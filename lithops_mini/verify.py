@@ -11,8 +11,7 @@ from typing import Any
 from lithops_mini import registry
 from lithops_mini.checks import CHECKS, Bench, Check, CheckFailed
 from lithops_mini.executor import function_executor
-
-_PREFIX = "lithops_mini/verify/"
+from lithops_mini.records import VERIFY_PREFIX
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ def verify(names: Sequence[str] | None = None, **settings: Any) -> Iterator[Verd
     """
     settings = {"progress": False, **settings}
     executor = function_executor(**settings)
-    bench = Bench(executor, f"{_PREFIX}{os.urandom(6).hex()}/", settings)
+    bench = Bench(executor, f"{VERIFY_PREFIX}{os.urandom(6).hex()}/", settings)
     isolates = registry.find("compute", executor.config.backend).isolates
     try:
         for name in CHECKS if names is None else names:

@@ -97,7 +97,7 @@ def _error(outcome: Outcome) -> str | None:
     if outcome.status == Status.OK:
         return None
     data = bytes(outcome.data)
-    if outcome.status != Status.ERROR or not data.startswith(b"\x80"):  # a sentence; pickles begin with that byte
+    if outcome.status != Status.ERROR:
         return data.decode(errors="replace")
     name, message, *_ = pickle.loads(data)
     return f"{name}: {message}"

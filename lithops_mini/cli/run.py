@@ -21,6 +21,7 @@ from lithops_mini.cli.options import Selection, config_options, debugging
 from lithops_mini.cli.table import count, printable
 from lithops_mini.durations import format_duration
 from lithops_mini.errors import LithopsMiniError
+from lithops_mini.records import VERIFY_PREFIX
 
 if TYPE_CHECKING:
     from lithops_mini.executor import FunctionExecutor
@@ -128,7 +129,7 @@ def _try_calls(executor: FunctionExecutor) -> None:
 
 
 def _round_trip(storage: Any, bucket: str) -> None:
-    key, body = f"lithops_mini/verify/{os.urandom(6).hex()}", os.urandom(1000)
+    key, body = f"{VERIFY_PREFIX}{os.urandom(6).hex()}", os.urandom(1000)
     storage.put(bucket, key, body)
     try:
         if storage.get(bucket, key) != body:

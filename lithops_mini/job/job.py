@@ -139,6 +139,7 @@ class Job:
         self.pace = 0.0  # seconds the longest calls took lately; 0.0: not known yet
         self.counters = Counters()
         self.lock = threading.Lock()  # of the counters
+        self.over = threading.Event()  # every call is settled, counted and handed to the recorder
         self._settled: list[Settled] = []  # of the calls, once the job has ended
         self._stored: weakref.WeakSet[ResponseFuture[Any]] = weakref.WeakSet()
 
@@ -154,6 +155,8 @@ class Job:
                 call.waiting_for = max(1, math.ceil(len(dependencies) * spawn))
             self.calls.append(call)
         self.counters.total = len(self.calls)
+        if not self.calls:
+            self.over.set()
 
     def stop(self, call_id: int) -> None:
         """Take note that the future of a call was cancelled."""
@@ -171,6 +174,10 @@ class Job:
                 call.future.rest(timeout)
                 return True
         return False
+
+    def settled(self) -> bool:
+        """Whether every future has ended; that is also counted a moment later, when ``over`` is set."""
+        return all(call.future.done() for call in self.calls)
 
     def release(self) -> None:
         """The job has ended: keep what is told of its calls, and let go of the futures with their values."""

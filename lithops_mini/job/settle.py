@@ -33,7 +33,7 @@ from lithops_mini.sizes import format_size
 from lithops_mini.storage.base import StorageBackend
 from lithops_mini.wire import Outcome, Status
 from lithops_mini.worker import dependencies, serialize
-from lithops_mini.worker.call import empty_outcome
+from lithops_mini.worker.call import empty_outcome, encode_failure
 
 logger = logging.getLogger("lithops_mini.job")
 
@@ -152,7 +152,8 @@ class Settle:
         if call.future.done():
             return False
         cause = CancelledError() if dependency.cancelled() else dependency.exception()
-        outcome = empty_outcome(_sent(call), Status.ERROR, f"call {dependency.call_id} of {dependency.job_id} failed")
+        name, text = type(cause).__name__, f"call {dependency.call_id} of {dependency.job_id} failed"
+        outcome = empty_outcome(_sent(call), Status.ERROR)._replace(data=encode_failure(name, text))
         self._note(job, call, outcome, "")
         call.future._failure = dependency.failure
         try:
@@ -294,6 +295,8 @@ class Settle:
             ended = job.ended
             # In one step with the counting: no batch may be noted after the one that is noted as the last.
             self._recorder.settled(job, record, ended=ended)
+        if ended:
+            job.over.set()
         if ended:
             job.release()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from lithops_mini.errors import InputError, NoSuchBucket, NoSuchObject
 from lithops_mini.job.files import find_files
 from lithops_mini.job.globs import glob_prefix, glob_regex, is_glob
-from lithops_mini.records import CLOUDOBJECTS_PREFIX, JOBS_PREFIX
+from lithops_mini.records import OWN_PREFIX
 from lithops_mini.storage.base import ObjectInfo, StorageBackend
 
 _KIND_NAMES = {"object": "objects in storage", "path": "local files", "url": "URLs"}
@@ -174,7 +174,8 @@ def _discover_objects(location: Location, storage: StorageBackend) -> list[Sourc
 
 def _listing(storage: StorageBackend, bucket: str, prefix: str) -> Iterator[ObjectInfo]:
     """The data under a prefix: not what we stored ourselves, nor the empty objects that stand for directories."""
-    ours = tuple(own for own in (JOBS_PREFIX, CLOUDOBJECTS_PREFIX) if not prefix.startswith(own.split("/")[0] + "/"))
+    # Whoever names our own prefix means it.
+    ours = () if prefix.startswith(OWN_PREFIX) else (OWN_PREFIX,)
     for info in storage.list(bucket, prefix):
         if not info.key.startswith(ours) and not (info.size == 0 and info.key.endswith("/")):
             yield info

@@ -135,7 +135,7 @@ class Job:
             message = str(error)
         except Exception as broken:  # noqa: BLE001 - __str__ is the user's code
             message = f"<its __str__ raised {type(broken).__name__}>"
-        return pickle.dumps((name, _cut(message), _cut(text), user_line, _rebuildable(error)), 5)
+        return encode_failure(name, _cut(message), _cut(text), user_line, _rebuildable(error))
 
     def run(
         self, call: wire.Call, inline_code: memoryview, *, cold: bool, take_log: Callable[[], bytes]
@@ -251,6 +251,11 @@ def _peak_memory(measure: bool) -> int:
                 unit = 1 if sys.platform == "darwin" else 1024
                 _last_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return _last_peak
+
+
+def encode_failure(name: str, message: str, text: str = "", user_line: str = "", blob: bytes | None = None) -> bytes:
+    """The data of an ERROR: the exception's type, message, traceback, line in the user's code, and itself pickled."""
+    return pickle.dumps((name, message, text, user_line, blob), 5)
 
 
 class Jobs:
