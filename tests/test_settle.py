@@ -46,6 +46,7 @@ def check_record(executor: FunctionExecutor, futures: list[lm.ResponseFuture[int
     """The job has ended for everybody: its counters, its stats and its record agree with its futures."""
     job = futures[0].job
     assert job is not None
+    assert job.over.wait(20)  # a moment after its futures
     assert job.ended
     assert len(job.stats()) == len(futures)
     executor._recorder.flush()
