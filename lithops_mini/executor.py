@@ -11,7 +11,6 @@ import math
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +44,8 @@ _INLINE_CODE = 32 << 10
 # Submissions after which those that have been read are forgotten by a get_result() without futures.
 _UNREAD = 1000
 
-_open_executors: weakref.WeakSet[FunctionExecutor] = weakref.WeakSet()
+# Those nobody has shut down, also when nobody holds them any more: their calls go on, and their workers must end.
+_open_executors: set[FunctionExecutor] = set()
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ class FunctionExecutor:
         self._jobs: list[Job] = []
         self._numbers = itertools.count()  # of jobs
         self._unread: list[FutureList] = []
+        self._most_unread = _UNREAD
         self._stored_code: set[str] = set()
         self._compute: ComputeBackend = registry.find("compute", self.config.backend)(self.config.compute_options)
         try:
@@ -379,6 +380,8 @@ class FunctionExecutor:
         Afterwards bulk data is removed from storage if the configuration's ``data_cleaner`` says so and every call
         succeeded; records stay for ``lithops-mini jobs``, and so do large results that nobody has read.
         """
+        if self._process != os.getpid():
+            return  # a forked child ends: its parent goes on
         with self._lock:
             if self._closed:
                 return
@@ -467,9 +470,10 @@ class FunctionExecutor:
 
     def _remember(self, futures: FutureList) -> FutureList:
         with self._lock:
-            if len(self._unread) >= _UNREAD:
+            if len(self._unread) >= self._most_unread:
                 # Somebody who reads futures one by one never asks for them all at once.
                 self._unread = [unread for unread in self._unread if not all(f.was_read for f in unread)]
+                self._most_unread = max(_UNREAD, 2 * len(self._unread))  # looking again each time would add up
             self._unread.append(futures)
         return futures
 
@@ -538,9 +542,13 @@ class FunctionExecutor:
             self._check_open()
         for other in upstream:
             other.consumed = True
-        if job.calls:  # a job without any has no end that would be recorded
-            self._recorder.begin(job, encoded)
-        self._dispatcher.add(job)
+        try:
+            if job.calls:  # a job without any has no end that would be recorded
+                self._recorder.begin(job, encoded)
+            self._dispatcher.add(job)
+        except BaseException:  # Ctrl-C, or no thread can be started: nobody must wait for what nobody sends
+            job.cancel()
+            raise
         return job, futures
 
     def _check_open(self) -> None:
@@ -628,7 +636,5 @@ def localhost_executor(storage: str | None = None, **settings: Any) -> FunctionE
 def _close_open_executors() -> None:
     """Workers and unwritten records of executors that nobody has shut down; their calls are cancelled."""
     for executor in list(_open_executors):
-        if executor._process != os.getpid():
-            continue  # a forked child ends: its parent goes on
         with contextlib.suppress(LithopsMiniError):
             executor.shutdown(wait=False)

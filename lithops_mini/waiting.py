@@ -90,7 +90,7 @@ def get_result(
             values.append(resolve(future.result()))
         except (Exception, CancelledError) as error:  # noqa: BLE001 - the user's own exception, as itself
             values.append(error)
-            first = first or error
+            first = error if first is None else first
     if first is not None and throw_except:
         _add_overview(first, futures)
         raise first.with_traceback(None)
@@ -164,13 +164,17 @@ def _wait_for_some(futures: list[ResponseFuture[Any]], needed: int, deadline: fl
             done += 1
             condition.notify()
 
-    for future in futures:
-        future.add_done_callback(one_done)
-    while True:
-        with condition:
-            if done >= needed or condition.wait_for(lambda: done >= needed, _pause(deadline)):
-                return
-        progress.update()
+    try:
+        for future in futures:
+            future.add_done_callback(one_done)
+        while True:
+            with condition:
+                if done >= needed or condition.wait_for(lambda: done >= needed, _pause(deadline)):
+                    return
+            progress.update()
+    finally:
+        for future in futures:
+            future.remove_done_callback(one_done)
 
 
 def _pause(deadline: float | None) -> float:

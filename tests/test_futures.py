@@ -63,6 +63,14 @@ def test_they_are_futures_of_the_standard_library(executor: lm.FunctionExecutor)
     assert [future.exception() for future in futures] == [None] * 5
 
 
+def test_waiting_often_leaves_nothing_on_a_future(executor: lm.FunctionExecutor, gate: Path) -> None:
+    futures = [executor.submit(passing, str(gate)), executor.submit(echo, 1)]
+    futures[1].result(timeout=30)
+    for _ in range(3):
+        assert lm.wait(futures, "ANY_COMPLETED", timeout=30) == ([futures[1]], [futures[0]])
+    assert futures[0]._done_callbacks == []
+
+
 def test_as_completed_yields_what_ends_first_first(executor: lm.FunctionExecutor, gate: Path) -> None:
     slow = executor.call_async(passing, str(gate))
     fast = executor.call_async(echo, 1)

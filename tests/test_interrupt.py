@@ -442,6 +442,7 @@ def test_workers_end_with_a_killed_client(tmp_path: Path, number: signal.Signals
     [
         ("sys.exit(3)", 3, True),
         ("raise ValueError", 1, True),
+        ("del executor; sys.exit(3)", 3, True),
         ("os._exit(3)", 3, False),
         ("os.kill(os.getpid(), 9)", -9, False),
     ],
@@ -493,6 +494,7 @@ def test_a_forked_child_of_the_client_leaves_its_workers_alone(tmp_path: Path) -
             executor.submit(abs, 1)
         except lm.errors.LithopsMiniError as error:
             assert "another process" in str(error), error
+            executor.shutdown(cancel_futures=True)  # as leaving its with block by an exception does
             sys.exit(4)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 4
     assert executor.get_result(futures) == [0, 1, 2, 3]

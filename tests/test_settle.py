@@ -10,7 +10,7 @@ import pytest
 from attempts import until
 
 import lithops_mini as lm
-from lithops_mini import wire
+from lithops_mini import records, wire
 from lithops_mini.compute.base import Activation
 from lithops_mini.compute.inline import InlineCompute
 from lithops_mini.errors import InvocationError, Reason, WorkerDied
@@ -134,3 +134,16 @@ def test_no_batch_is_recorded_after_the_last(monkeypatch: pytest.MonkeyPatch) ->
         assert job is not None
         assert read_job(executor.storage.backend, executor.storage.bucket, job.id).state == "done"
         check_record(executor, futures)
+
+
+def test_what_ends_after_the_shutdown_is_recorded() -> None:
+    with lm.function_executor("inline", progress=False) as executor:
+        future = executor.submit(abs, -1)
+        assert future.result(timeout=20) == 1
+    assert future.job is not None
+    executor._recorder.begin(future.job, b"late")  # as a thread does that was submitting, or cancelling, meanwhile
+    flush = threading.Thread(target=executor._recorder.flush, daemon=True)
+    flush.start()
+    flush.join(20)
+    assert not flush.is_alive()
+    assert executor.storage.backend.get(executor.storage.bucket, records.manifest_key(future.job.id)) == b"late"

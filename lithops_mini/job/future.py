@@ -202,6 +202,12 @@ class ResponseFuture(Future[T]):
             self.job.stop(self.call_id)
         return True
 
+    def remove_done_callback(self, fn: Callable[[Future[T]], object]) -> None:
+        """Undo ``add_done_callback`` for a call that has not ended: who waits often must not leave many behind."""
+        with self._condition:
+            if not self.done() and fn in self._done_callbacks:
+                self._done_callbacks.remove(fn)
+
     def rest(self, timeout: float) -> None:
         """Return when the call has ended, or ``timeout`` seconds are over."""
         with self._condition:

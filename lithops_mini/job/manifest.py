@@ -119,10 +119,7 @@ class Recorder:
         """Have the manifest written."""
         with self._condition:
             self._jobs.setdefault(job, _Unwritten()).manifest = manifest
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="lithops_mini-recorder", daemon=True)
-                self._thread.start()
-            self._condition.notify()
+            self._wake()
 
     def settled(self, job: Job, reply: bytes, *, ended: bool) -> None:
         """Note outcomes that counted, as a reply; ``ended`` says that no more will follow."""
@@ -133,8 +130,15 @@ class Recorder:
                 unwritten.replies.append(reply)
                 unwritten.size += len(reply)
             unwritten.ended = ended
-            if ended or unwritten.size > _FLUSH_BYTES or (job.followed and len(unwritten.replies) == 1):
-                self._condition.notify()
+            if self._is_due(job) or (job.followed and len(unwritten.replies) == 1):
+                self._wake()
+
+    def _wake(self) -> None:
+        # Also after close(): a call may be cancelled, by a thread of the user's, while the executor shuts down.
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="lithops_mini-recorder", daemon=True)
+            self._thread.start()
+        self._condition.notify_all()
 
     def flush(self) -> None:
         """Return when everything noted so far is in storage."""
@@ -159,6 +163,7 @@ class Recorder:
                 self._condition.notify_all()
                 while not (due := [job for job in self._jobs if self._is_due(job)]):
                     if self._closed:
+                        self._thread = None
                         return
                     self._condition.wait(self._next_due())
                 self._busy = True
