@@ -43,7 +43,7 @@ class Request:
 class Fault:
     """What happens to one request, instead of or besides its being carried there and back."""
 
-    status: tuple[int, str] | None = None  # answered like this, and not carried
+    status: tuple[int, str] | None = None  # answered with this code, or with this body, and not carried
     lose_request: bool = False  # the connection is reset before the service hears of it
     lose_answer: bool = False  # the connection is reset after the service has done it
     truncate: float | None = None  # the connection is closed after this share of the answer's body
@@ -190,6 +190,11 @@ class Proxy:
         self._server.shutdown()
         self._server.server_close()
 
+    def secure(self, context: Any) -> str:
+        """Speak TLS from now on; return the URL."""
+        self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        return self.engine.url.replace("http:", "https:")
+
     def reset(self, script: Script = lambda _: None) -> None:
         """Forget what has been, and go by another script."""
         with self._lock:
@@ -230,6 +235,8 @@ def _kind(method: str, key: str, query: dict[str, list[str]]) -> str:
 
 
 def _error(status: int, code: str) -> bytes:
+    if status < 300:  # it is a whole answer
+        return code.encode()
     return f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>injected {status}</Message></Error>".encode()
 
 

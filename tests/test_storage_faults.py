@@ -229,6 +229,19 @@ def test_partitions_read_what_they_need(executor, bucket, proxy):
     assert proxy.received < size + 8 * 70_000 + 100_000
 
 
+def test_what_jobs_store_is_read_again_when_it_came_damaged(executor, proxy):
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    proxy.reset(lambda request: CORRUPT_ANSWER if request.kind == "get" and rng.random() < 0.1 else None)
+    futures = executor.map_reduce(lambda x: bytes([x]) * 300_000, range(50), lambda results: [r[0] for r in results])
+    assert executor.get_result(futures) == list(range(50))
+    executor.map(lambda data: (len(data), data[0]), [bytes([x]) * 300_000 for x in range(50)])
+    assert executor.get_result() == [(300_000, x) for x in range(50)]
+    assert proxy.counts["get"] >= 100
+    assert proxy.faults
+
+
 def test_a_job_under_faults_is_exact(executor, bucket, proxy):
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
@@ -257,7 +270,7 @@ def test_a_job_under_faults_is_exact(executor, bucket, proxy):
         import hashlib
 
         data = obj.data_stream.read()
-        return len(data), hashlib.sha256(data).hexdigest(), data[:100_000]
+        return len(data), hashlib.sha256(data).hexdigest(), data[:300_000]
 
     def combine(results):
         results = list(results)

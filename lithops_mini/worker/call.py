@@ -69,8 +69,10 @@ class Job:
             data: memoryview | bytearray = inline_code
             if not len(inline_code):
                 at = wire.Stored(self.code["key"], 0, self.code["size"])
-                data = dependencies.read_stored(self.storage(), self.bucket, at)
-            wire.check_digest(self.code["sha256"], "the function of this job", data)
+                digest, what = self.code["sha256"], "the function of this job"
+                data = dependencies.load_digested(self.storage(), self.bucket, at, digest, what)
+            else:
+                wire.check_digest(self.code["sha256"], "the function of this job", data)
             self._function, self._sources = code.load(data, self.code["sha256"], self._directory)
         return self._function
 
@@ -79,15 +81,15 @@ class Job:
         data = memoryview(call.arguments)
         if call.stored & wire.STORED_ARGUMENTS:
             at = wire.Stored.decode(data)
-            data = memoryview(dependencies.read_stored(self.storage(), self.bucket, at))
-            wire.check_digest(at.sha256, f"the input of call {call.id}", data)
+            what = f"the input of call {call.id}"
+            data = memoryview(dependencies.load_digested(self.storage(), self.bucket, at, at.sha256, what))
         table = None
         if call.dependencies:
             table_data = memoryview(call.dependencies)
             if call.stored & wire.STORED_DEPENDENCIES:
                 at = wire.Stored.decode(table_data)
-                table_data = memoryview(dependencies.read_stored(self.storage(), self.bucket, at))
-                wire.check_digest(at.sha256, f"the dependencies of call {call.id}", table_data)
+                what = f"the dependencies of call {call.id}"
+                table_data = memoryview(dependencies.load_digested(self.storage(), self.bucket, at, at.sha256, what))
             table = dependencies.Table(table_data, self.storage, self.bucket, self.keys)
         args, kwargs = dependencies.load_arguments(data, table)
         return args, kwargs, len(data)

@@ -10,15 +10,22 @@ import json
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, overload
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar, overload
 
 from lithops_mini import records, wire
-from lithops_mini.errors import InputError
+from lithops_mini.errors import InputError, IntegrityError
 from lithops_mini.storage.base import StorageBackend
 from lithops_mini.worker import serialize
 
 Entry = list[Any]
+Read = TypeVar("Read")
+Checked = TypeVar("Checked")
 
+# What is wrong may have been damaged on its way, where that is not protected by TLS; what is wrong so often is wrong in
+# storage.
+_READINGS = 3
 _POLL = (0.02, 0.5)  # seconds, first and longest, between two looks for results that are still to come
 
 
@@ -62,7 +69,25 @@ class Table:
 
 def load_stored(storage: StorageBackend, bucket: str, at: wire.Stored, key: bytes) -> Any:
     """Read a signed object, check it, unpickle it; large arrays are views of the one copy read."""
-    return serialize.loads(wire.verify(key, at.key, read_stored(storage, bucket, at)))
+    return serialize.loads(read_intact(partial(read_stored, storage, bucket, at), partial(wire.verify, key, at.key)))
+
+
+def load_digested(storage: StorageBackend, bucket: str, at: wire.Stored, sha256: str, what: str) -> bytearray:
+    """Read the bytes of a reference and check their digest; ``what`` they are is for the error."""
+
+    def check(data: bytearray) -> bytearray:
+        wire.check_digest(sha256, what, data)
+        return data
+
+    return read_intact(partial(read_stored, storage, bucket, at), check)
+
+
+def read_intact(read: Callable[[], Read], check: Callable[[Read], Checked]) -> Checked:
+    """Return ``check(read())``; ``IntegrityError`` when what was read is wrong every time."""
+    for _ in range(_READINGS - 1):
+        with suppress(IntegrityError):
+            return check(read())
+    return check(read())
 
 
 def read_stored(storage: StorageBackend, bucket: str, at: wire.Stored) -> bytearray:
@@ -106,7 +131,8 @@ class _Settled:
     def _read_new(self) -> bool:
         found = False
         for info in self._storage.list(self._bucket, records.progress_prefix(self._job), after=self._last):
-            batch = wire.verify(self._key, info.key, self._storage.get(self._bucket, info.key))
+            read = partial(self._storage.get, self._bucket, info.key)
+            batch = read_intact(read, partial(wire.verify, self._key, info.key))
             for _, outcomes in wire.split_progress(batch)[1]:
                 self._outcomes.update((outcome.call, outcome) for outcome in wire.iter_outcomes(outcomes))
             self._last, found = info.key, True
