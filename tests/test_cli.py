@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from lithops_mini import cli
 from lithops_mini.cli.app import Commands, app
 from lithops_mini.cli.options import config_options
-from lithops_mini.cli.storage import _path_below
+from lithops_mini.cli.storage import path_below
 from lithops_mini.config import load
 from lithops_mini.errors import InputError
 
@@ -117,7 +117,7 @@ def test_commands_that_use_the_configuration_share_its_options(path):
 
 
 def test_exit_codes_are_in_the_help():
-    assert "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted." in run("-h").stdout
+    assert "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 pipe closed." in run("-h").stdout
 
 
 def test_version_needs_nothing_heavy():
@@ -173,7 +173,12 @@ def test_an_error_of_the_system_is_one_line_too(here):
     (here / "file").write_text("")
     (here / "taken").write_text("")
     run("storage", "put", "--create-bucket", "file", "first")
-    assert run("storage", "get", "first/file", "taken/below", code=1).stderr.count("\n") == 1
+    assert run("storage", "get", "first/file", "taken/below", code=1).stderr == (
+        "Error: cannot write taken/below: taken is a file, not a directory; name another PATH\n"
+    )
+    assert run("storage", "get", "first/file", "/proc/x", code=1).stderr == (
+        "Error: cannot write /proc/x: no such file or directory; name another PATH\n"
+    )
 
 
 def test_a_mistake_of_ours_is_not_hidden(monkeypatch):
@@ -280,8 +285,12 @@ def test_init_for_the_user(here, monkeypatch):
     run("config", "init", "--user", "x.yaml", code=2)
 
 
-def test_init_where_nothing_can_be_written():
-    assert run("config", "init", "no/such/directory/x.yaml", code=1).stderr.startswith("Error: ")
+def test_init_where_nothing_can_be_written(here, monkeypatch):
+    assert run("config", "init", "nowhere/x.yaml", code=1).stderr == (
+        f"Error: cannot write nowhere/x.yaml: there is no directory {here}/nowhere; name another FILE\n"
+    )
+    monkeypatch.setenv("HOME", "/proc/nobody")
+    assert run("config", "init", "--user", code=1).stderr.startswith("Error: cannot write /proc/nobody/.lithops_mini/")
 
 
 def test_show_prints_what_counts(monkeypatch):
@@ -365,6 +374,22 @@ def test_a_file_there_and_back(here):
     assert (here / "sub" / "other.name").read_bytes() == body
 
 
+def test_a_directory_that_is_missing_is_made(here):
+    (here / "file").write_text("text")
+    run("storage", "put", "--create-bucket", "file", "first/dir/")
+    assert "Wrote new/one/file" in run("storage", "get", "first/dir/file", "new/one/").stdout
+    assert (here / "new" / "one" / "file").read_text() == "text"
+
+
+def test_what_is_no_file_is_skipped(tree):
+    os.mkfifo(tree / "data" / "pipe")
+    (tree / "data" / "dangling").symlink_to("nowhere")
+    assert run("storage", "put", "-r", "--create-bucket", "data", "first").stderr == (
+        "Skipped data/dangling: it is not a regular file.\nSkipped data/pipe: it is not a regular file.\n"
+    )
+    assert keys() == ["a.csv", "b/.hidden", "b/c.csv"]
+
+
 def test_standard_input(here):
     run("storage", "put", "--create-bucket", "-", "first/key", stdin=b"from a pipe")
     assert run("storage", "get", "first/key", "-").stdout == "from a pipe"
@@ -380,6 +405,15 @@ def test_a_tree_there_and_back(tree):
         "b/c.csv": "cc",
         "b/.hidden": "",
     }
+
+
+def test_a_storage_that_cannot_be_made_says_which_directory(here):
+    (here / "file").write_text("")
+    (here / "c.yaml").write_text("profiles: {p: {localhost: {storage_path: /proc/none/below}}}")
+    assert run("storage", "put", "--create-bucket", "-c", "c.yaml", "file", "first", code=1).stderr == (
+        "Error: cannot make the directory /proc/none: the file system takes no directories there; "
+        "set storage_path to a directory of yours\n"
+    )
 
 
 def test_what_put_refuses(tree):
@@ -403,7 +437,7 @@ def test_what_get_refuses(tree):
 @pytest.mark.parametrize("key", ["../x", "a/../../x", "/etc/passwd", "a//b", ".", "a/\0b"])
 def test_keys_cannot_leave_the_directory(key):
     with pytest.raises(InputError):
-        _path_below("back", key)
+        path_below("back", key)
 
 
 def test_list(tree):

@@ -33,7 +33,7 @@ Examples:
   eval "$(lithops-mini completion bash)"      completion in this shell
 
 \b
-Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 pipe closed.
 
 Every command has its own --help, with examples.
 """

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from lithops_mini.cli.files import writing
 from lithops_mini.cli.options import Selection, config_options
 from lithops_mini.errors import ConfigError
 
@@ -52,10 +53,11 @@ def init(file: str | None, user: bool, force: bool) -> None:
     path = Path(file or (USER_FILE if user else LOCAL_FILE)).expanduser()
     if path.exists() and not force:
         raise ConfigError(f"{path} exists; --force replaces it")
-    if user:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _write(path, template())
-    _write(path.with_name(SCHEMA_NAME), schema_text())
+    with writing(path, "name another FILE" if not user else "name a FILE instead, and it by LITHOPS_MINI_CONFIG_FILE"):
+        if user:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(path, template())
+        _write(path.with_name(SCHEMA_NAME), schema_text())
     click.echo(f"Wrote {path} and its schema, {SCHEMA_NAME}.")
 
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lithops_mini.cli.files import writing
 from lithops_mini.cli.options import Selection, config_options
+from lithops_mini.cli.table import count, printable
 from lithops_mini.errors import InputError, NoSuchBucket, NoSuchObject
 from lithops_mini.sizes import format_size
 
@@ -44,7 +46,8 @@ class Place:
         return self if self.is_directory else Place(self.bucket, f"{self.key}/")
 
 
-def _place(text: str) -> Place:
+def as_place(text: str) -> Place:
+    """What ``BUCKET[/KEY]`` stands for."""
     bucket, _, key = text.partition("/")
     if not bucket:
         raise click.BadParameter(f"{text!r} does not begin with a bucket, as in BUCKET/KEY")
@@ -66,7 +69,7 @@ def storage() -> None:
 
 @storage.command()
 @click.argument("sources", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, allow_dash=True))
-@click.argument("target", metavar="BUCKET[/KEY]", type=_place)
+@click.argument("target", metavar="BUCKET[/KEY]", type=as_place)
 @click.option("-r", "--recursive", is_flag=True, help="Put what is in directories, with their structure.")
 @click.option("--create-bucket", is_flag=True, help="Make the bucket if it does not exist.")
 @config_options
@@ -74,7 +77,8 @@ def put(sources: tuple[str, ...], target: Place, recursive: bool, create_bucket:
     """Store files as objects.
 
     A target that is a bucket or ends in "/" keeps the files' names. "-" is standard input. Of a directory, the files in
-    it go below the target; links to directories are not followed. Existing objects are replaced.
+    it go below the target; links to directories are not followed, and what is no file (a named pipe, a socket) is
+    skipped. Existing objects are replaced.
 
     \b
     Examples:
@@ -85,7 +89,7 @@ def put(sources: tuple[str, ...], target: Place, recursive: bool, create_bucket:
     """
     uploads = [upload for source in sources for upload in _uploads(source, target, recursive, alone=len(sources) == 1)]
     total = sum(os.path.getsize(path) for path, _ in uploads if path != "-")
-    with _open(selection) as store, _progress(total) as progress:
+    with open_storage(selection) as store, progress_bar(total) as progress:
         if create_bucket:
             store.create_bucket(target.bucket)
         else:
@@ -101,20 +105,22 @@ def put(sources: tuple[str, ...], target: Place, recursive: bool, create_bucket:
                 shutil.copyfileobj(sys.stdin.buffer, file)
     where = Place(target.bucket, uploads[0][1]) if len(uploads) == 1 else target
     click.echo(
-        f"Stored {_count(len(uploads))}, {format_size(total)}: {where}" if "-" not in sources else f"Stored {where}"
+        f"Stored {count(len(uploads), 'object')}, {format_size(total)}: {where}"
+        if "-" not in sources
+        else f"Stored {where}"
     )
 
 
 @storage.command()
-@click.argument("source", metavar="BUCKET/KEY", type=_place)
+@click.argument("source", metavar="BUCKET/KEY", type=as_place)
 @click.argument("target", metavar="[PATH]", required=False, type=click.Path(allow_dash=True))
 @click.option("-r", "--recursive", is_flag=True, help="Get everything below BUCKET/PREFIX/ into the directory PATH.")
 @config_options
 def get(source: Place, target: str | None, recursive: bool, selection: Selection) -> None:
     """Write objects to files.
 
-    PATH is the working directory if it is not given; "-" is standard output. A file appears when it is complete.
-    Existing files are replaced.
+    PATH is the working directory if it is not given; one that ends in "/" is a directory, made if it is missing; "-" is
+    standard output. A file appears when it is complete. Existing files are replaced.
 
     \b
     Examples:
@@ -127,19 +133,19 @@ def get(source: Place, target: str | None, recursive: bool, selection: Selection
         return
     if source.is_directory:
         raise click.UsageError(f"{source} is not one object; -r gets everything below it")
-    with _open(selection) as store:
+    with open_storage(selection) as store:
         if target == "-":
             with store.get_object(source.bucket, source.key, stream=True) as stream:
                 shutil.copyfileobj(stream, sys.stdout.buffer)
             return
         size = store.head_object(source.bucket, source.key).size
-        with _progress(size) as progress:
+        with writing(target or ".", "name another PATH"), progress_bar(size) as progress:
             path = store.download_file(source.bucket, source.key, target, progress=progress)
     click.echo(f"Wrote {path}, {format_size(size)}")
 
 
 @storage.command("list")
-@click.argument("where", metavar="[BUCKET[/PREFIX]]", required=False, type=_place)
+@click.argument("where", metavar="[BUCKET[/PREFIX]]", required=False, type=as_place)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line, with exact sizes and times.")
 @config_options
 def list_(where: Place | None, as_json: bool, selection: Selection) -> None:
@@ -153,23 +159,23 @@ def list_(where: Place | None, as_json: bool, selection: Selection) -> None:
       lithops-mini storage list my-bucket/raw/2013
       lithops-mini storage list my-bucket --json | jq .size
     """
-    with _open(selection) as store:
+    with open_storage(selection) as store:
         bucket, prefix = (where.bucket, where.key) if where else (store.bucket, "")
-        count = total = 0
+        number = total = 0
         for info in store.list_objects(bucket, prefix):
-            count, total = count + 1, total + info.size
+            number, total = number + 1, total + info.size
             if as_json:
                 row = {"key": info.key, "size": info.size, "etag": info.etag, "modified": info.modified}
                 click.echo(json.dumps({"bucket": bucket, **row}))
             else:
                 modified = datetime.fromtimestamp(info.modified).isoformat(sep=" ", timespec="seconds")
-                click.echo(f"{format_size(info.size):>10}  {modified}  {_printable(info.key)}")
+                click.echo(f"{format_size(info.size):>10}  {modified}  {printable(info.key)}")
     if not as_json:
-        click.echo(f"{_count(count)}, {format_size(total)}", err=True)
+        click.echo(f"{count(number, 'object')}, {format_size(total)}", err=True)
 
 
 @storage.command()
-@click.argument("places", metavar="BUCKET/KEY...", nargs=-1, required=True, type=_place)
+@click.argument("places", metavar="BUCKET/KEY...", nargs=-1, required=True, type=as_place)
 @click.option("-r", "--recursive", is_flag=True, help="Delete everything below BUCKET/PREFIX/.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before deleting with -r.")
 @config_options
@@ -188,25 +194,26 @@ def delete(places: tuple[Place, ...], recursive: bool, yes: bool, selection: Sel
         raise click.UsageError(f"{directory} is not one object; -r deletes everything below it")
     if recursive and not yes and not sys.stdin.isatty():
         raise click.UsageError("there is no terminal to ask on: add --yes to delete with -r")
-    with _open(selection) as store:
+    with open_storage(selection) as store:
         found = {place: _found(store, place, recursive) for place in places}
         keys = sum(len(sizes) for sizes in found.values())
         total = sum(sum(sizes.values()) for sizes in found.values())
-        names = ", ".join(_printable(str(place.below() if recursive else place)) for place in places)
+        names = ", ".join(printable(str(place.below() if recursive else place)) for place in places)
         if (
             recursive
             and not yes
-            and not click.confirm(f"Delete {_count(keys)}, {format_size(total)}: {names}?", err=True)
+            and not click.confirm(f"Delete {count(keys, 'object')}, {format_size(total)}: {names}?", err=True)
         ):
             click.echo("Nothing was deleted.")
             click.get_current_context().exit(1)
         for place, sizes in found.items():
             store.delete_objects(place.bucket, sizes)
-    click.echo(f"Deleted {_count(keys)}, {format_size(total)}: {names}")
+    click.echo(f"Deleted {count(keys, 'object')}, {format_size(total)}: {names}")
 
 
 @contextmanager
-def _open(selection: Selection) -> Iterator[Storage]:
+def open_storage(selection: Selection) -> Iterator[Storage]:
+    """The configured storage, closed at the end of the ``with`` block."""
     from lithops_mini import registry
     from lithops_mini.storage.api import Storage
 
@@ -225,6 +232,9 @@ def _uploads(source: str, target: Place, recursive: bool, *, alone: bool) -> Ite
             subdirectories.sort()
             for name in sorted(names):
                 path = os.path.join(directory, name)
+                if not os.path.isfile(path):
+                    click.echo(f"Skipped {printable(path)}: it is not a regular file.", err=True)
+                    continue
                 relative = os.path.relpath(path, source).replace(os.sep, "/")
                 yield path, target.below().key + relative
     elif not target.is_directory and alone:
@@ -244,20 +254,21 @@ def _raise(error: OSError) -> None:
 def _get_below(source: Place, directory: str, selection: Selection) -> None:
     if directory == "-":
         raise click.UsageError("-r needs a directory, not standard output")
-    with _open(selection) as store:
+    with open_storage(selection) as store:
         # an empty object that ends in "/" is how consoles of object stores show a directory
         infos = [i for i in store.list_objects(source.bucket, source.key) if i.size or not i.key.endswith("/")]
         if not infos:
             raise NoSuchObject(f"there is no object below {source}")
-        paths = {info.key: _path_below(directory, info.key.removeprefix(source.key)) for info in infos}
+        paths = {info.key: path_below(directory, info.key.removeprefix(source.key)) for info in infos}
         total = sum(info.size for info in infos)
-        with _progress(total) as progress:
+        with writing(directory, "name another PATH"), progress_bar(total) as progress:
             for key, path in paths.items():
                 store.download_file(source.bucket, key, path, progress=progress)
-    click.echo(f"Wrote {_count(len(infos), 'file')}, {format_size(total)}: {directory}")
+    click.echo(f"Wrote {count(len(infos), 'file')}, {format_size(total)}: {directory}")
 
 
-def _path_below(directory: str, relative: str) -> str:
+def path_below(directory: str, relative: str) -> str:
+    """The path of a key's end below a directory; ``InputError`` if it would not lie there."""
     parts = relative.split("/")
     if any(part in ("", ".", "..") or os.sep in part or "\0" in part for part in parts):
         raise InputError(f"the key's end {relative!r} is not a path below {directory}; get this object by itself")
@@ -275,7 +286,7 @@ def _found(store: Storage, place: Place, recursive: bool) -> dict[str, int]:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], object] | None]:
+def progress_bar(total: int) -> Iterator[Callable[[int], object] | None]:
     """A callback for a transfer that is large enough, on a terminal, to be watched."""
     if total < _LARGE or not sys.stderr.isatty():
         yield None
@@ -284,15 +295,6 @@ def _progress(total: int) -> Iterator[Callable[[int], object] | None]:
 
     with tqdm(total=total, unit="B", unit_scale=True, unit_divisor=1024, leave=False) as bar:
         yield bar.update
-
-
-def _count(number: int, what: str = "object") -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _printable(key: str) -> str:
-    """A key as one line that cannot steer the terminal."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in key)
 
 
 COMMANDS = [storage]

@@ -197,8 +197,9 @@ class Storage:
     ) -> str:
         """Write an object to a local file and return the file's path.
 
-        ``path`` is by default the key's last part, in the working directory; if it is a directory, that name in there.
-        Missing directories are made. The file appears when it is complete; an existing one is replaced.
+        ``path`` is by default the key's last part, in the working directory; if it is a directory or ends with a slash,
+        that name in there. Missing directories are made. The file appears when it is complete; an existing one is
+        replaced.
         """
         target = _target(key, path)
         directory, name = os.path.split(target)
@@ -209,9 +210,11 @@ class Storage:
             with open(draft, "xb") as file:
                 self._backend.download(self._in(bucket), key, file, progress)
             os.replace(draft, target)
-        except BaseException:
+        except BaseException as error:
             with suppress(FileNotFoundError):
                 os.unlink(draft)
+            if isinstance(error, OSError) and error.filename == draft:
+                error.filename, error.filename2 = target, None  # the draft's name tells nobody anything
             raise
         return target
 
@@ -271,7 +274,7 @@ def _encoded(body: Body | str) -> Body:
 
 def _target(key: str, path: str | os.PathLike[str] | None) -> str:
     target = "" if path is None else os.fspath(path)
-    if target and not os.path.isdir(target):
+    if target and not target.endswith(os.sep) and not os.path.isdir(target):
         return target
     name = key.rpartition("/")[2]
     if name in ("", ".", ".."):

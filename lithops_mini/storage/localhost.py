@@ -46,6 +46,11 @@ _FAILURES: dict[int, tuple[type[Exception], str]] = {
     errno.ENAMETOOLONG: (InputError, "a part of it between slashes is longer than a file name may be there"),
 }
 
+_DIRECTORY_FAILURES: dict[int, tuple[type[Exception], str]] = {
+    errno.EACCES: (AccessDenied, "the permissions of the directory above it do not let you"),
+    errno.ENOENT: (StorageError, "the file system takes no directories there"),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class LocalhostStorageOptions:
@@ -152,6 +157,9 @@ class LocalhostStorage(StorageBackend):
         _check_bucket(bucket)
         try:
             make_private(self.path)
+        except OSError as error:
+            raise _refused(error, f"make the directory {error.filename}") from error
+        try:
             root = open_root(self.path)
             try:
                 reap(root)
@@ -162,7 +170,7 @@ class LocalhostStorage(StorageBackend):
         except StorageError:
             raise
         except OSError as error:
-            raise _translated(error, "create", self._describe(bucket)) from error
+            raise _refused(error, f"create bucket {bucket!r} in {self.path}") from error
         self.head_bucket(bucket)
 
     def head_bucket(self, bucket: str) -> None:
@@ -310,10 +318,23 @@ def _exists(bucket: str, key: str) -> ObjectExists:
     return ObjectExists(f"there is an object {key!r} in bucket {bucket!r} already")
 
 
+def _refused(error: OSError, action: str) -> Exception:
+    """Return the error of ours for a directory in which no storage can be."""
+    kind, why = _DIRECTORY_FAILURES.get(error.errno or 0) or _failure(error)
+    return _with_errno(kind(f"cannot {action}: {why}; set storage_path to a directory of yours"), error)
+
+
 def _translated(error: OSError, action: str, where: str) -> Exception:
     """Return the error of ours that says the same."""
-    kind, why = _FAILURES.get(error.errno or 0, (StorageError, error.strerror or str(error)))
-    ours = kind(f"cannot {action} {where}: {why}")
+    kind, why = _failure(error)
+    return _with_errno(kind(f"cannot {action} {where}: {why}"), error)
+
+
+def _failure(error: OSError) -> tuple[type[Exception], str]:
+    return _FAILURES.get(error.errno or 0, (StorageError, error.strerror or str(error)))
+
+
+def _with_errno(ours: Exception, error: OSError) -> Exception:
     if isinstance(ours, OSError):
         ours.errno = error.errno
     return ours
