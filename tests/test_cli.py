@@ -326,6 +326,16 @@ def test_validate_checks_every_profile(here):
     assert "built-in defaults" in run("config", "validate").stdout
 
 
+def test_validate_checks_which_profile_is_the_default(here):
+    (here / "c.yaml").write_text("default_profile: c\nprofiles: {a: {}, b: {}}")
+    result = run("config", "validate", "-c", "c.yaml", code=1)
+    assert result.stderr == "Error: c.yaml: default_profile names no profile: 'c'. Profiles: a, b.\n"
+    assert result.stdout.count("good") == 2
+    (here / "c.yaml").write_text("profiles: {a: {}, b: {}}")
+    result = run("config", "validate", "-c", "c.yaml")
+    assert result.stderr == "Warning: c.yaml: has no default_profile, so one must be named each time, as in -p a.\n"
+
+
 def test_a_selection_is_what_executors_take():
     seen = []
 
@@ -411,7 +421,7 @@ def test_a_storage_that_cannot_be_made_says_which_directory(here):
     (here / "file").write_text("")
     (here / "c.yaml").write_text("profiles: {p: {localhost: {storage_path: /proc/none/below}}}")
     assert run("storage", "put", "--create-bucket", "-c", "c.yaml", "file", "first", code=1).stderr == (
-        "Error: cannot make the directory /proc/none: the file system takes no directories there; "
+        "Error: cannot make the directory /proc/none for bucket 'first': the file system takes no directories there; "
         "set storage_path to a directory of yours\n"
     )
 

@@ -273,8 +273,8 @@ def test_the_variable_of_workers_counts_before_files_and_other_variables(file, m
 def test_variables_in_values(nowhere, monkeypatch, text, value):
     monkeypatch.setenv("HERE", "here")
     monkeypatch.setenv("EMPTY", "")
-    (nowhere / "lithops_mini.yaml").write_text(f"profiles: {{p: {{storage_bucket: '{text}'}}}}")
-    assert load().job.storage_bucket == value
+    (nowhere / "lithops_mini.yaml").write_text(f"profiles: {{p: {{include_modules: ['{text}']}}}}")
+    assert load().job.include_modules == (value,)
 
 
 def test_variables_become_what_the_key_is(nowhere, monkeypatch):
@@ -415,12 +415,13 @@ def test_an_unknown_key_or_name_is_met_with_the_known(text, parts):
         ("{runtime_memory: 63}", "runtime_memory must be greater than or equal to 64, not 63"),
         ("{retry_exceptions: 1}", "retry_exceptions must be true or false, not 1"),
         ("{data_cleaner: 'yes'}", "data_cleaner must be true or false, not 'yes'"),
-        ("{storage_bucket: 3}", "storage_bucket must be text, not 3"),
+        ("{storage_bucket: 3}", "storage_bucket must be text, not 3; put it in quotes"),
+        ("{storage_bucket: a/b}", "storage_bucket must be text that matches ^[A-Za-z0-9]"),
         ("{storage_bucket: ''}", "storage_bucket must be text of 1 or more characters"),
         ("{storage_bucket: 2024-01-01}", "storage_bucket"),
         ("{include_modules: pandas}", "include_modules must be a list, not 'pandas'"),
         ("{include_modules: [pandas, 3]}", "include_modules[1] must be text, not 3"),
-        ("{extra_env: {A: 1}}", "extra_env.A must be text, not int"),
+        ("{extra_env: {A: 1}}", "extra_env.A must be text, not int; put it in quotes"),
         ("{extra_env: {on: 'x'}}", "extra_env: the key True must be text"),
         ("{log_level: LOUD}", "log_level must be 'DEBUG', 'INFO', 'WARNING', 'ERROR' or 'CRITICAL', not 'LOUD'"),
         ("{localhost: {max_workers: 0}}", "localhost.max_workers must be greater than or equal to 1, not 0"),
@@ -546,7 +547,7 @@ profiles = st.fixed_dictionaries(
     {},
     optional={
         "backend": st.sampled_from(["localhost", "inline"]),
-        "storage_bucket": st.text(min_size=1).filter(lambda text: "\0" not in text),
+        "storage_bucket": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", fullmatch=True),
         "runtime_memory": st.none() | st.integers(64, 10**6),
         "timeout": st.none() | st.floats(min_value=1e-3, allow_infinity=False),
         "retries": st.integers(0, 100),

@@ -94,7 +94,8 @@ def show(selection: Selection, as_json: bool) -> None:
 def validate(selection: Selection) -> None:
     """Check every profile of the file.
 
-    With -p only that one. Exit code 1 if one of them could not be used.
+    And that default_profile is one of them. With -p only that profile is checked. Exit code 1 if something could not be
+    used.
 
     \b
     Examples:
@@ -108,8 +109,17 @@ def validate(selection: Selection) -> None:
         selection.load()
         click.echo(f"No {LOCAL_FILE} and no {USER_FILE}: {DEFAULTS} apply.")
         return
-    names = [selection.profile] if selection.profile else profile_names(read_file(path), path)
+    document = read_file(path)
+    every = profile_names(document, path)
+    default = document.get("default_profile")
+    names = [selection.profile] if selection.profile else every
     wrong = 0
+    if default is not None and default not in every:
+        wrong += 1
+        known = ", ".join(every)
+        click.secho(
+            f"Error: {path}: default_profile names no profile: {default!r}. Profiles: {known}.", fg="red", err=True
+        )
     for name in names:
         try:
             found = Selection(path, name, selection.backend, selection.storage).load()
@@ -118,6 +128,10 @@ def validate(selection: Selection) -> None:
             click.secho(f"Error: {error}", fg="red", err=True)
         else:
             click.echo(f"{path}, profile {name!r}: good (backend {found.backend}, storage {found.storage})")
+    if default is None and len(every) > 1:
+        click.echo(
+            f"Warning: {path}: has no default_profile, so one must be named each time, as in -p {every[0]}.", err=True
+        )
     if wrong:
         click.get_current_context().exit(1)
 

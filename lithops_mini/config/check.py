@@ -81,11 +81,13 @@ def check(cls: type[Any], field: Field[Any], setting: Setting) -> Any:
             expected = expected.format_map(first.get("ctx", {}))
         else:
             expected = first["msg"].removeprefix("Input should be ")
+        unquoted = first["type"] == "string_type" and isinstance(first["input"], bool | int | float)
         private = field.metadata.get("secret") or field.metadata.get("hidden")
         found = type(first["input"]).__name__ if private else _short(first["input"])
         # from None: the original's text has the value in it
         raise ConfigError(
-            f"{setting.where}: {setting.key}{path} must be {expected}, not {found}{_help(field)}"
+            f"{setting.where}: {setting.key}{path} must be {expected}, not {found}"
+            f"{'; put it in quotes' if unquoted else ''}{_help(field)}"
         ) from None
 
 

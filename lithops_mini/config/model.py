@@ -24,11 +24,15 @@ class JobSettings:
 
     storage_bucket: str = field(
         default="lithops-mini",
-        metadata={"help": "Bucket of the jobs' own data: code, arguments and large results.", "min_length": 1},
+        metadata={
+            "help": "Bucket of the jobs' own data: code, arguments and large results.",
+            "min_length": 1,
+            "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
+        },
     )
     runtime_memory: int | None = field(
         default=None,
-        metadata={"help": "Memory of a worker in MB; null sets no limit of ours.", "ge": 64},
+        metadata={"help": "Memory of a worker in MiB; null sets no limit of ours.", "ge": 64},
     )
     timeout: float | None = field(
         default=None,

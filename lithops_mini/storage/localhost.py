@@ -158,7 +158,7 @@ class LocalhostStorage(StorageBackend):
         try:
             make_private(self.path)
         except OSError as error:
-            raise _refused(error, f"make the directory {error.filename}") from error
+            raise _refused(error, f"make the directory {error.filename} for bucket {bucket!r}") from error
         try:
             root = open_root(self.path)
             try:
