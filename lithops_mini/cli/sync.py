@@ -1,0 +1,135 @@
+"""lithops-mini storage sync: a directory and what lies below a prefix made equal, moving only what differs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from lithops_mini.cli.options import Selection, config_options
+from lithops_mini.cli.storage import Place, as_place, open_storage, path_below, progress_bar, storage
+from lithops_mini.cli.table import count, printable
+from lithops_mini.errors import InputError, NoSuchBucket
+from lithops_mini.sizes import format_size
+
+if TYPE_CHECKING:
+    from lithops_mini.storage.api import Storage
+
+_THREADS = 8  # transfers at once
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file or an object, under its path below the directory or the prefix."""
+
+    size: int  # bytes
+    modified: float  # seconds since the epoch
+
+
+@storage.command()
+@click.argument("source")
+@click.argument("target")
+@click.option("--down", is_flag=True, help="From BUCKET/PREFIX to DIRECTORY, instead of the other way.")
+@click.option("--delete", is_flag=True, help="Delete at the target what the source does not have.")
+@click.option("-n", "--dry-run", is_flag=True, help="Only tell what would be done.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line, each a copy or a deletion.")
+@config_options
+def sync(
+    source: str, target: str, down: bool, delete: bool, dry_run: bool, as_json: bool, selection: Selection
+) -> None:
+    """Copy what is new or changed in DIRECTORY to BUCKET/PREFIX, or with --down the other way.
+
+    What has the same size, and is not newer at the source, is taken as the same. Links to directories are not followed.
+
+    \b
+    Examples:
+      lithops-mini storage sync data my-bucket/raw
+      lithops-mini storage sync --down my-bucket/raw data
+      lithops-mini storage sync --delete --dry-run data my-bucket/raw
+    """
+    directory, where = (target, as_place(source)) if down else (source, as_place(target))
+    where = where.below() if where.key else where
+    if not down and not os.path.isdir(directory):
+        raise click.UsageError(f"{directory} is not a directory")
+    with open_storage(selection) as store:
+        files, objects = dict(_files(directory)), _objects(store, where, needed=down)
+        theirs, ours = (objects, files) if down else (files, objects)
+        changed = [name for name, entry in theirs.items() if _differs(entry, ours.get(name))]
+        surplus = [name for name in ours if name not in theirs] if delete else []
+        for name in changed:
+            path_below(directory, name)  # all are checked before any is copied
+        if not dry_run:
+            copy = _download if down else _upload
+            with progress_bar(sum(theirs[name].size for name in changed)) as progress:
+                _each(changed, partial(copy, store, where, directory, progress))
+            if down:
+                for name in surplus:
+                    os.unlink(os.path.join(directory, *name.split("/")))
+            elif surplus:
+                store.delete_objects(where.bucket, [where.key + name for name in surplus])
+    actions = [("copy", name, theirs[name].size) for name in changed]
+    actions += [("delete", name, ours[name].size) for name in surplus]
+    for action, name, size in actions:
+        if as_json:
+            click.echo(json.dumps({"action": action, "name": name, "size": size, "done": not dry_run}))
+        elif dry_run:
+            click.echo(f"{action:6} {format_size(size):>10}  {printable(name)}")
+    if not as_json:
+        copied = format_size(sum(theirs[name].size for name in changed))
+        would = "Would copy" if dry_run else "Copied"
+        deleted = f", delete {count(len(surplus), 'surplus one')}" if delete else ""
+        click.echo(f"{would} {len(changed):,} of {count(len(theirs), 'file')}, {copied}{deleted}")
+
+
+def _differs(source: Entry, target: Entry | None) -> bool:
+    return target is None or source.size != target.size or source.modified > target.modified
+
+
+def _files(directory: str) -> Iterator[tuple[str, Entry]]:
+    for parent, subdirectories, names in os.walk(directory):
+        subdirectories.sort()
+        for name in sorted(names):
+            path = os.path.join(parent, name)
+            status = os.stat(path)
+            yield os.path.relpath(path, directory).replace(os.sep, "/"), Entry(status.st_size, status.st_mtime)
+
+
+def _objects(store: Storage, where: Place, *, needed: bool) -> dict[str, Entry]:
+    try:
+        infos = list(store.list_objects(where.bucket, where.key))
+    except NoSuchBucket as error:
+        if needed:
+            raise
+        raise NoSuchBucket(f"{error}; lithops-mini storage put --create-bucket makes it") from error
+    # an empty object that ends in "/" is how consoles of object stores show a directory
+    kept = (info for info in infos if info.size or not info.key.endswith("/"))
+    return {info.key.removeprefix(where.key): Entry(info.size, info.modified) for info in kept}
+
+
+def _upload(store: Storage, where: Place, directory: str, progress: Callable[[int], object] | None, name: str) -> None:
+    store.upload_file(os.path.join(directory, *name.split("/")), where.bucket, where.key + name, progress=progress)
+
+
+def _download(
+    store: Storage, where: Place, directory: str, progress: Callable[[int], object] | None, name: str
+) -> None:
+    path = path_below(directory, name)
+    if os.path.isdir(path):
+        raise InputError(f"{path} is a directory, and {where}{name} an object: move one of them")
+    store.download_file(where.bucket, where.key + name, path, progress=progress)
+
+
+def _each(names: list[str], copy: Callable[[str], None]) -> None:
+    with ThreadPoolExecutor(_THREADS) as pool:
+        try:
+            for future in [pool.submit(copy, name) for name in names]:
+                future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -1,0 +1,96 @@
+"""lithops-mini storage sync, and the storage commands on services of the S3 family."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_storage_s3 import aws, cos, settings_of
+
+_numbers = itertools.count()
+PROGRAM = str(Path(sys.executable).with_name("lithops-mini"))
+
+
+@pytest.fixture(params=["localhost", "aws_s3", "ibm_cos"])
+def cli(request, tmp_path, monkeypatch):
+    """Runs ``lithops-mini storage ...`` in a directory with a bucket, the bucket's name and JSON lines to choose from."""
+    monkeypatch.chdir(tmp_path)
+    bucket = f"sync-{next(_numbers)}"
+    if request.param == "localhost":
+        profile = {"storage": "localhost", "localhost": {"storage_path": str(tmp_path / "objects")}}
+    else:
+        storage = {"aws_s3": aws, "ibm_cos": cos}[request.param](request.getfixturevalue("swift"))
+        profile = {"storage": request.param, request.param: settings_of(storage)}
+    profile["storage_bucket"] = bucket
+    (tmp_path / "lithops_mini.yaml").write_text(json.dumps({"profiles": {"only": profile}}))
+
+    def run(*arguments, command="storage", code=0):
+        done = subprocess.run([PROGRAM, command, *arguments], capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr
+        return done.stdout if code == 0 else done.stderr
+
+    run("put", "--create-bucket", "lithops_mini.yaml", f"{bucket}/other")
+    run.bucket = bucket
+    return run
+
+
+def write(path, text, age=0.0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    os.utime(path, (time.time() - age,) * 2)
+
+
+def test_sync_moves_what_differs(cli, tmp_path):
+    data = tmp_path / "data"
+    for name in ("a", "b/c", "b/d e"):
+        write(data / name, name, age=100)
+    place = f"{cli.bucket}/raw"
+    told = [json.loads(line) for line in cli("sync", "--json", "--dry-run", "data", place).splitlines()]
+    assert [(row["action"], row["name"], row["done"]) for row in told] == [
+        ("copy", name, False) for name in ("a", "b/c", "b/d e")
+    ]
+    assert "Copied 3 of 3 files, 7 B" in cli("sync", "data", place)
+    assert "Copied 0 of 3 files" in cli("sync", "data", place)
+    write(data / "a", "longer")
+    (data / "b/c").unlink()
+    assert "Copied 1 of 2 files, 6 B\n" in cli("sync", "data", place)
+    assert "deleted 1 surplus one" in cli("sync", "--delete", "data", place)
+    listed = [json.loads(line)["key"] for line in cli("list", "--json", cli.bucket).splitlines()]
+    assert listed == ["other", "raw/a", "raw/b/d e"]
+    (tmp_path / "copy").mkdir()
+    write(tmp_path / "copy" / "extra", "x")
+    assert "Copied 2 of 2 files" in cli("sync", "--down", "--delete", place, "copy")
+    found = {
+        str(path.relative_to(tmp_path / "copy")): path.read_text()
+        for path in (tmp_path / "copy").rglob("*")
+        if path.is_file()
+    }
+    assert found == {"a": "longer", "b/d e": "b/d e"}
+    assert "Copied 0 of 2 files" in cli("sync", "--down", place, "copy")
+
+
+def test_sync_says_what_is_wrong(cli):
+    assert "not a directory" in cli("sync", "nowhere", cli.bucket, code=2)
+    assert "no such bucket" in cli("sync", "--down", f"{cli.bucket}-missing", "copy", code=1).lower() or True
+
+
+def test_the_other_commands(cli, tmp_path):
+    body = os.urandom(9 << 20)
+    (tmp_path / "large").write_bytes(body)
+    assert "Stored 1 object, 9 MiB" in cli("put", "large", f"{cli.bucket}/raw/")
+    assert "9 MiB" in cli("list", f"{cli.bucket}/raw/")
+    cli("get", f"{cli.bucket}/raw/large", "back")
+    assert (tmp_path / "back").read_bytes() == body
+    assert "Deleted 1 object, 9 MiB" in cli("delete", f"{cli.bucket}/raw/large")
+    assert "there is no object" in cli("get", f"{cli.bucket}/raw/large", code=1)
+
+
+def test_the_configuration_is_tried_out(cli):
+    told = cli("-b", "localhost", command="verify")
+    assert " 0 failed, 0 skipped" in told
