@@ -26,6 +26,7 @@ from lithops_mini.cli.job_text import HEADINGS, _age
 from lithops_mini.cli.table import table
 from lithops_mini.client import Storage
 from lithops_mini.errors import IntegrityError
+from lithops_mini.job import keys as job_keys
 from lithops_mini.job import manifest
 from lithops_mini.job.keys import job_key
 
@@ -282,7 +283,8 @@ def test_the_list_is_cut_and_says_so(ended: str) -> None:
     assert [row.split()[0][-4:] for row in result.stdout.splitlines()[1:]] == ["R004", "M003"]
     assert "the last 2; -n 0 lists all" in result.stderr
     assert len(lines("jobs", "list", "--json", "-n", "0")) == 5
-    assert run("jobs", "list", "-n", "5").stderr == ""
+    assert run("jobs", "list", "-n", "1").stderr == "This is the last one; -n 0 lists all.\n"
+    assert run("jobs", "list", "-n", "5").stderr == run("jobs", "list", "-n", "1", "--json").stderr == ""
     run("jobs", "list", "-n", "-1", code=2)
 
 
@@ -459,3 +461,13 @@ def test_ages_and_tables() -> None:
     assert list(table(("A", "N"), [["x\x1b", 1200], ["yy", None]])) == ["A          N", "x\\x1b  1,200", "yy         -"]
     assert list(table(("A",), [])) == ["A"]
     assert jobs_commands._seconds("1.5h") == 5400
+
+
+def test_nobody_is_accused_where_no_secret_is_kept(ended: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/proc/nobody")
+    job_keys._secret.cache_clear()
+    try:
+        error = run("jobs", "show", f"{ended}-M001", code=1).stderr
+    finally:
+        job_keys._secret.cache_clear()
+    assert error.startswith(f"Error: the signatures of {ended}-M001 cannot be checked: the secret")

@@ -34,7 +34,7 @@ def jobs() -> None:
     \b
     Examples:
       lithops-mini jobs list
-      lithops-mini jobs show 3f9c1a2b --calls
+      lithops-mini jobs show 3f9c1a2b4d5e-M000 --calls
       lithops-mini jobs clean --older-than 7d
     """
 
@@ -73,8 +73,9 @@ def list_(newest: int, as_json: bool, selection: Selection) -> None:
     else:
         for line in table(job_text.HEADINGS, [job_text.row(record) for record in shown]):
             click.echo(line)
-    if len(shown) < len(found):
-        click.echo(f"These are the last {newest}; -n 0 lists all.", err=True)
+    if len(shown) < len(found) and not as_json:
+        these = "This is the last one" if newest == 1 else f"These are the last {newest}"
+        click.echo(f"{these}; -n 0 lists all.", err=True)
 
 
 @jobs.command()
@@ -90,15 +91,20 @@ def show(job: str, calls: bool, as_json: bool, selection: Selection) -> None:
 
     \b
     Examples:
-      lithops-mini jobs show 3f9c1a2b-M000
+      lithops-mini jobs show 3f9c1a2b4d5e-M000
       lithops-mini jobs show 3f9c --calls
       lithops-mini jobs show 3f9c --calls --json | jq '.outcomes[].status'
     """
     from lithops_mini.job import manifest
-    from lithops_mini.job.keys import job_key
+    from lithops_mini.job.keys import job_key, secret_is_kept
 
     with _open(selection) as (storage, bucket):
         job_id = manifest.find_job(storage, bucket, job)
+        if not secret_is_kept():
+            raise LithopsMiniError(
+                f"the signatures of {job_id} cannot be checked: the secret they are made with is not kept, because "
+                "~/.lithops_mini/secret cannot be written or is not private; make it a file of yours alone (chmod 600)"
+            )
         key = job_key(job_id)
         header = manifest.read_manifest(storage, bucket, job_id, key)
         record = manifest.read_job(storage, bucket, job_id)
@@ -133,7 +139,7 @@ def clean_jobs(chosen: tuple[str, ...], older_than: str | None, every: bool, yes
 
     \b
     Examples:
-      lithops-mini jobs clean 3f9c1a2b-M000
+      lithops-mini jobs clean 3f9c1a2b4d5e-M000
       lithops-mini jobs clean --older-than 7d --yes
       lithops-mini jobs clean --all
     """
