@@ -19,7 +19,7 @@ PROGRAM = str(Path(sys.executable).with_name("lithops-mini"))
 
 @pytest.fixture(params=["localhost", "aws_s3", "ibm_cos"])
 def cli(request, tmp_path, monkeypatch):
-    """Runs ``lithops-mini storage ...`` in a directory with a bucket, the bucket's name and JSON lines to choose from."""
+    """Runs ``lithops-mini storage ...`` in a directory, where a bucket is configured that has one object."""
     monkeypatch.chdir(tmp_path)
     bucket = f"sync-{next(_numbers)}"
     if request.param == "localhost":
@@ -55,7 +55,7 @@ def test_sync_moves_what_differs(cli, tmp_path):
     assert [(row["action"], row["name"], row["done"]) for row in told] == [
         ("copy", name, False) for name in ("a", "b/c", "b/d e")
     ]
-    assert "Copied 3 of 3 files, 7 B" in cli("sync", "data", place)
+    assert "Copied 3 of 3 files, 9 B" in cli("sync", "data", place)
     assert "Copied 0 of 3 files" in cli("sync", "data", place)
     write(data / "a", "longer")
     (data / "b/c").unlink()
@@ -66,18 +66,17 @@ def test_sync_moves_what_differs(cli, tmp_path):
     (tmp_path / "copy").mkdir()
     write(tmp_path / "copy" / "extra", "x")
     assert "Copied 2 of 2 files" in cli("sync", "--down", "--delete", place, "copy")
-    found = {
-        str(path.relative_to(tmp_path / "copy")): path.read_text()
-        for path in (tmp_path / "copy").rglob("*")
-        if path.is_file()
-    }
+    copy = tmp_path / "copy"
+    found = {str(path.relative_to(copy)): path.read_text() for path in copy.rglob("*") if path.is_file()}
     assert found == {"a": "longer", "b/d e": "b/d e"}
     assert "Copied 0 of 2 files" in cli("sync", "--down", place, "copy")
 
 
 def test_sync_says_what_is_wrong(cli):
     assert "not a directory" in cli("sync", "nowhere", cli.bucket, code=2)
-    assert "no such bucket" in cli("sync", "--down", f"{cli.bucket}-missing", "copy", code=1).lower() or True
+    assert f"{cli.bucket}-missing" in cli("sync", "--down", f"{cli.bucket}-missing", "copy", code=1)
+    Path("data").mkdir()
+    assert "--create-bucket makes it" in cli("sync", "data", f"{cli.bucket}-missing", code=1)
 
 
 def test_the_other_commands(cli, tmp_path):

@@ -82,9 +82,9 @@ def sync(
             click.echo(f"{action:6} {format_size(size):>10}  {printable(name)}")
     if not as_json:
         copied = format_size(sum(theirs[name].size for name in changed))
-        would = "Would copy" if dry_run else "Copied"
-        deleted = f", delete {count(len(surplus), 'surplus one')}" if delete else ""
-        click.echo(f"{would} {len(changed):,} of {count(len(theirs), 'file')}, {copied}{deleted}")
+        would, deleted = ("Would copy", "delete") if dry_run else ("Copied", "deleted")
+        more = f"; {deleted} {count(len(surplus), 'surplus one')}" if delete else ""
+        click.echo(f"{would} {len(changed):,} of {count(len(theirs), 'file')}, {copied}{more}")
 
 
 def _differs(source: Entry, target: Entry | None) -> bool:
