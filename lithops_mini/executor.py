@@ -407,6 +407,13 @@ class FunctionExecutor:
         if self.config.job.data_cleaner and not any(job.counters.failed for job in jobs):
             self._remove_bulk(jobs)
 
+    def unfinished(self) -> int:
+        """How many calls have not ended."""
+        if self._process != os.getpid():
+            return 0  # they are its parent's
+        with self._lock:
+            return sum(job.counters.total - job.counters.done for job in self._jobs)
+
     def _remove_bulk(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             job.forget_stored()
@@ -442,7 +449,7 @@ class FunctionExecutor:
         if isinstance(include_modules, str) or isinstance(exclude_modules, str):
             raise InputError("include_modules and exclude_modules are lists of module names, not one text")
         for name, value, least in (
-            ("runtime_memory", runtime_memory, 1),
+            ("runtime_memory", runtime_memory, 64),
             ("retries", retries, 0),
             ("chunksize", chunksize, 1),
         ):
@@ -636,5 +643,10 @@ def localhost_executor(storage: str | None = None, **settings: Any) -> FunctionE
 def _close_open_executors() -> None:
     """Workers and unwritten records of executors that nobody has shut down; their calls are cancelled."""
     for executor in list(_open_executors):
+        if left := executor.unfinished():
+            text = (
+                "%d calls had not ended when the program did and are cancelled: get_result() would have waited for them"
+            )
+            logger.warning(text, left)
         with contextlib.suppress(LithopsMiniError):
             executor.shutdown(wait=False)

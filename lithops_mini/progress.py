@@ -28,9 +28,10 @@ class Counters:
 
     total: int = 0  # may grow while the wait goes on
     done: int = 0
-    running: int = 0
+    running: int = 0  # at this moment: one in each message under way, the others there wait their turn
     failed: int = 0
     retried: int = 0  # attempts after the first, of all calls
+    cancelled: int = 0
 
 
 class Progress:

@@ -16,6 +16,7 @@ from lithops_mini.job.future import ResponseFuture, resolve
 from lithops_mini.job.job import Job
 from lithops_mini.job.settle import add_notes
 from lithops_mini.progress import Counters, Progress
+from lithops_mini.shorten import shorten
 
 ALL_COMPLETED = "ALL_COMPLETED"
 ANY_COMPLETED = "ANY_COMPLETED"
@@ -23,6 +24,9 @@ ALWAYS = "ALWAYS"
 
 # How long a wait sleeps at most before it looks whether to draw, in seconds.
 _LOOK = 0.05
+
+# What a bar has in front, in characters: the numbers behind it say more.
+_LABEL = 32
 
 Futures = ResponseFuture[Any] | Iterable[ResponseFuture[Any]]
 
@@ -197,7 +201,7 @@ def _jobs(futures: Iterable[ResponseFuture[Any]]) -> list[Job]:
 
 def _label(futures: Sequence[ResponseFuture[Any]]) -> str:
     names = dict.fromkeys(job.name for job in _jobs(futures))
-    return ", ".join(names) or "calls"
+    return shorten(", ".join(names), _LABEL) or "calls"
 
 
 def _counters(futures: list[ResponseFuture[Any]], jobs: list[Job]) -> Counters:
@@ -206,7 +210,7 @@ def _counters(futures: list[ResponseFuture[Any]], jobs: list[Job]) -> Counters:
     own = sum(job.counters.total for job in jobs if not any(job in other.upstream for other in jobs))
     if own != len(futures):
         done = sum(future.done() for future in futures)
-        return Counters(len(futures), done, sum(future.running() for future in futures), 0, 0)
+        return Counters(len(futures), done, sum(job.counters.running for job in jobs))
     counters = Counters(total)
     for job in jobs:
         counters.done += job.counters.done

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import attempts
 import pytest
@@ -137,9 +136,9 @@ def test_a_call_given_back_can_be_cancelled_where_it_runs_next(
 ) -> None:
     count = Settle._count
 
-    def slow_count(self: Settle, job: Job, *numbers: Any) -> None:
+    def slow_count(self: Settle, job: Job, record: bytes, **numbers: int) -> None:
         until(lambda: (tmp_path / "pid-1").exists() or job.ended, "the call that was given back runs again")
-        count(self, job, *numbers)
+        count(self, job, record, **numbers)
 
     def call(number: int) -> None:
         if number:

@@ -290,7 +290,7 @@ def test_what_cannot_be_pickled_is_found_by_its_path() -> None:
 @given(st.binary(max_size=50), st.dictionaries(st.text(max_size=10), st.text(max_size=50), max_size=3))
 def test_code(value: bytes, sources: dict[str, str]) -> None:
     encoded = code.encode(b"".join(serialize.dumps(value)), sources, b"")
-    assert code.load(encoded, "digest", None) == (value, sources)
+    assert code.load(encoded, None) == (value, sources)
 
 
 @given(st.lists(st.one_of(st.integers(), st.text(), st.binary()), max_size=6))

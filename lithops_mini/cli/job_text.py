@@ -28,7 +28,7 @@ def summary(record: JobRecord) -> dict[str, Any]:
     header, progress = record.header, record.progress
     told: dict[str, Any] = {"job": record.job_id, "state": record.state}
     told |= {key: header.get(key) for key in ("function", "kind", "calls", "created", "client")}
-    return told | {key: progress.get(key, 0) for key in ("done", "failed", "retried")}
+    return told | {key: progress.get(key, 0) for key in ("done", "failed", "cancelled", "retried")}
 
 
 def row(record: JobRecord) -> list[Cell]:

@@ -201,7 +201,7 @@ class Dispatcher:
                 elif self._early and not self._delayed and self._early_running < self._lanes - 1:
                     # One lane stays free for what the early ones wait for.
                     call, job = self._early.popitem()
-                    if calls := self._claim(job, [call]):
+                    if calls := _claim([call]):
                         self._early_running += 1
                         return job, calls, True
                 else:
@@ -231,17 +231,7 @@ class Dispatcher:
             calls.append(job.ready.popleft())
             if alone:  # whatever it did to its last worker, it does not do to neighbours
                 break
-        return self._claim(job, calls)
-
-    def _claim(self, job: Job, calls: list[Call]) -> list[Call]:
-        """Take calls to send them; return those that were not cancelled."""
-        claimed = [call for call in calls if call.future.claim()]
-        now = time.time()
-        for call in claimed:
-            call.dispatched = now
-        with job.lock:
-            job.counters.running += len(claimed)
-        return claimed
+        return _claim(calls)
 
     def _message_size(self, job: Job) -> int:
         """How many calls make a message worth sending, and still leave work for the other lanes."""
@@ -281,7 +271,11 @@ class Dispatcher:
                 )
             # A call that was cancelled, or failed with one before it, since it was taken is stopped like any other.
             activation.stop(frozenset(call.id for call in left.values() if call.future.done()))
-            return self._compute.invoke(payload, activation)
+            job.count(running=1)
+            try:
+                return self._compute.invoke(payload, activation)
+            finally:
+                job.count(running=-1)
         finally:
             activation.end()
             # Before the reply is settled: what that gives back may be under way again at once, in another thread.
@@ -311,3 +305,12 @@ class Dispatcher:
 
 def _all_done(futures: Sequence[ResponseFuture[object]]) -> bool:
     return all(future.done() for future in futures)
+
+
+def _claim(calls: list[Call]) -> list[Call]:
+    """Take calls to send them; return those that were not cancelled."""
+    claimed = [call for call in calls if call.future.claim()]
+    now = time.time()
+    for call in claimed:
+        call.dispatched = now
+    return claimed

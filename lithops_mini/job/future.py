@@ -108,6 +108,9 @@ class ResponseFuture(Future[T]):
                 self._done_callbacks = []
                 self._watched = True
 
+    def __repr__(self) -> str:
+        return f"<ResponseFuture {self.job_id}, call {self.call_id}: {self._state.lower()}>"
+
     @property
     def executor_id(self) -> str:
         """The executor that made the call."""

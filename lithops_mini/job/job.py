@@ -138,7 +138,7 @@ class Job:
         self.consumed = False  # its results are there to be reduced
         self.pace = 0.0  # seconds the longest calls took lately; 0.0: not known yet
         self.counters = Counters()
-        self.lock = threading.Lock()  # of the counters
+        self.lock = threading.RLock()  # of the counters
         self.over = threading.Event()  # every call is settled, counted and handed to the recorder
         self._settled: list[Settled] = []  # of the calls, once the job has ended
         self._stored: weakref.WeakSet[ResponseFuture[Any]] = weakref.WeakSet()
@@ -174,6 +174,17 @@ class Job:
                 call.future.rest(timeout)
                 return True
         return False
+
+    def count(self, *, done: int = 0, failed: int = 0, cancelled: int = 0, retried: int = 0, running: int = 0) -> bool:
+        """Add to the counters; return whether every call is settled now."""
+        with self.lock:
+            counters = self.counters
+            counters.done += done
+            counters.failed += failed
+            counters.cancelled += cancelled
+            counters.retried += retried
+            counters.running += running
+            return self.ended
 
     def settled(self) -> bool:
         """Whether every future has ended; that is also counted a moment later, when ``over`` is set."""

@@ -211,6 +211,7 @@ class Recorder:
                 "done": counters.done,
                 "failed": counters.failed,
                 "retried": counters.retried,
+                "cancelled": counters.cancelled,
                 "ended": unwritten.ended,
             }
             key = records.progress_key(job.id, unwritten.sequence)
@@ -231,13 +232,14 @@ class JobRecord:
 
     @property
     def state(self) -> str:
-        """``done``, ``failed`` (done, some calls failed), ``running``, ``lost`` (the client that ran it is gone),
-        ``unfinished`` (its client is on another machine, so nobody here knows) or ``unreadable``.
+        """``done``, ``failed`` (done, some calls failed), ``cancelled`` (done, none failed, some were cancelled),
+        ``running``, ``lost`` (the client that ran it is gone), ``unfinished`` (its client is on another machine, so
+        nobody here knows) or ``unreadable``.
         """
         if not self.header:
             return "unreadable"
         if self.progress.get("ended"):
-            return "failed" if self.progress.get("failed") else "done"
+            return next((state for state in ("failed", "cancelled") if self.progress.get(state)), "done")
         return {True: "running", False: "lost", None: "unfinished"}[self.client_lives]
 
     @property

@@ -124,7 +124,7 @@ class Settle:
                 failed += 1
         if missing or len(settled) < received:
             reply = _record(worker_id, settled)
-        self._count(job, len(settled), failed, len(calls), reply)
+        self._count(job, reply, done=len(settled), failed=failed)
         return longest
 
     def undeliverable(self, job: Job, calls: Sequence[Call], error: InvocationError | StorageError) -> None:
@@ -145,7 +145,7 @@ class Settle:
                 # Each future its own exception: what is noted on one is not true of the others.
                 if self._resolve(job, call, lost, "", copy.copy(error)):
                     settled.append(lost)
-        self._count(job, len(settled), len(settled), len(calls), _record("", settled))
+        self._count(job, _record("", settled), done=len(settled), failed=len(settled))
 
     def failed_before(self, job: Job, call: Call, dependency: ResponseFuture[Any]) -> bool:
         """End a call because one it depends on failed; False if it had ended already."""
@@ -160,12 +160,12 @@ class Settle:
             call.future.set_exception(cause)
         except InvalidStateError:
             return False
-        self._count(job, 1, 1, 0, _record("", [outcome]))
+        self._count(job, _record("", [outcome]), done=1, failed=1)
         return True
 
     def cancelled(self, job: Job, call: Call) -> None:
         """Take note of a call whose future has been cancelled."""
-        self._count(job, 1, 0, 0, _record("", [self._note_cancelled(job, call)]))
+        self._count(job, _record("", [self._note_cancelled(job, call)]), done=1, cancelled=1)
 
     # -- one outcome
 
@@ -215,8 +215,7 @@ class Settle:
         logger.info("call %d of %s, attempt %d: %s; it is run again", call.id, job.name, call.attempt, why)
         delay = backoff(call.attempt)
         call.attempt += 1
-        with job.lock:
-            job.counters.retried += 1
+        job.count(retried=1)
         self._again(job, call, delay)
 
     def _rebuild(self, job: Job, call: Call, outcome: Outcome, worker_id: str) -> tuple[BaseException, Failure]:
@@ -286,19 +285,14 @@ class Settle:
         # Without log and data, whose bytes belong to the reply: it must not live as long as the future.
         future._settled = (job.submitted, call.dispatched, time.time(), worker_id, outcome[:-2])
 
-    def _count(self, job: Job, done: int, failed: int, sent: int, record: bytes) -> None:
+    def _count(self, job: Job, record: bytes, *, done: int, failed: int = 0, cancelled: int = 0) -> None:
         with job.lock:
-            counters = job.counters
-            counters.done += done
-            counters.failed += failed
-            counters.running -= sent
-            ended = job.ended
+            ended = job.count(done=done, failed=failed, cancelled=cancelled)
             # In one step with the counting: no batch may be noted after the one that is noted as the last.
             self._recorder.settled(job, record, ended=ended)
         if ended:
-            job.over.set()
-        if ended:
             job.release()
+            job.over.set()
 
 
 def _unended(calls: Sequence[Call]) -> list[Call]:

@@ -73,7 +73,7 @@ class Job:
                 data = dependencies.load_digested(self.storage(), self.bucket, at, digest, what)
             else:
                 wire.check_digest(self.code["sha256"], "the function of this job", data)
-            self._function, self._sources = code.load(data, self.code["sha256"], self._directory)
+            self._function, self._sources = code.load(data, self._directory)
         return self._function
 
     def arguments(self, call: wire.Call) -> tuple[tuple[Any, ...], dict[str, Any], int]:
@@ -159,7 +159,8 @@ class Job:
             started = time.time()
             ended, status, place, data = self._apply(call, function, args, kwargs)
             for item in opened:
-                item.close()
+                with contextlib.suppress(OSError):  # its value is there: what closing a source says does not change it
+                    item.close()
         size = wire.Stored.decode(data).stop if place == wire.STORED else len(data)
         peak = _peak_memory(ended - started >= _MEASURED)
         log = take_log()

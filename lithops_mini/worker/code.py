@@ -7,6 +7,7 @@ The function is a blob of ``serialize``, the sources are JSON, the modules a zip
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import os
@@ -26,7 +27,7 @@ def encode(function: bytes, sources: Mapping[str, str], modules: bytes) -> bytes
     return b"".join((_HEAD.pack(len(function), len(text)), function, text, modules))
 
 
-def load(code: bytes | bytearray | memoryview, digest: str, directory: str | None) -> tuple[Any, dict[str, str]]:
+def load(code: bytes | bytearray | memoryview, directory: str | None) -> tuple[Any, dict[str, str]]:
     """Make the modules importable, unpickle the function; return it and its sources.
 
     The modules are unpacked below ``directory``; ``None``: this process has them already.
@@ -36,7 +37,9 @@ def load(code: bytes | bytearray | memoryview, digest: str, directory: str | Non
     sources_start = _HEAD.size + function_size
     modules_start = sources_start + sources_size
     if directory is not None and modules_start < len(view):
-        _install(view[modules_start:], os.path.join(directory, digest))
+        modules = view[modules_start:]
+        # Under the digest of their own, so that functions with the same modules share them.
+        _install(modules, os.path.join(directory, hashlib.sha256(modules).hexdigest()))
     function = serialize.loads(view[_HEAD.size : sources_start])
     return function, cast(dict[str, str], json.loads(bytes(view[sources_start:modules_start])))
 

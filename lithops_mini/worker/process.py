@@ -30,9 +30,7 @@ from lithops_mini.worker.runner import main; main(*{descriptors}, {directory!r})
 class RunnerProcess:
     """Started when made. Not for several threads at once, but for ``kill`` and ``wake``."""
 
-    def __init__(
-        self, directory: str, python: str | None = None, environment: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, directory: str, python: str | None = None, environment: Mapping[str, str] | None = None) -> None:
         """``directory`` is private and takes unpacked modules. ``InvocationError`` if ``python`` cannot be started."""
         self.buffer = bytearray()  # what drain() has read and nobody has taken
         self.hung_up: float | None = None  # monotonic: when nobody was left that could write outcomes

@@ -74,6 +74,8 @@ class Output:
 
     def take(self) -> bytes:
         """Empty the file; return what was in it, shortened in the middle."""
+        if sys.stdin is None or sys.stdin.closed:  # exit() closes it before it raises
+            sys.stdin = open(os.devnull)  # noqa: SIM115 - stays open for all calls to come
         if self._untouched():
             return b""
         for name in self._streams:
