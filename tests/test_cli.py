@@ -421,7 +421,7 @@ def test_a_storage_that_cannot_be_made_says_which_directory(here):
     (here / "file").write_text("")
     (here / "c.yaml").write_text("profiles: {p: {localhost: {storage_path: /proc/none/below}}}")
     assert run("storage", "put", "--create-bucket", "-c", "c.yaml", "file", "first", code=1).stderr == (
-        "Error: cannot make the directory /proc/none for bucket 'first': the file system takes no directories there; "
+        "Error: cannot make the directory /proc/none for bucket 'first': /proc takes no directories; "
         "set storage_path to a directory of yours\n"
     )
 

@@ -1,4 +1,4 @@
-"""Files that commands write, and what the system has against them."""
+"""Files that commands read and write, and what the system has against them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,29 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import click
+
+from lithops_mini.cli.table import printable
 from lithops_mini.errors import LithopsMiniError
+
+
+def files_below(directory: str) -> Iterator[tuple[str, str]]:
+    """The path of every file in the directory and those below it, and that path from there on, with slashes.
+
+    Links to directories are not followed. What is no file, and whose reading might never end, is skipped with a line.
+    """
+    for parent, subdirectories, names in os.walk(directory, onerror=_raise):
+        subdirectories.sort()
+        for name in sorted(names):
+            path = os.path.join(parent, name)
+            if os.path.isfile(path):
+                yield path, os.path.relpath(path, directory).replace(os.sep, "/")
+            else:
+                click.echo(f"Skipped {printable(path)}: it is not a regular file.", err=True)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 @contextmanager

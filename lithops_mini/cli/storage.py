@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lithops_mini.cli.files import writing
+from lithops_mini.cli.files import files_below, writing
 from lithops_mini.cli.options import Selection, config_options
 from lithops_mini.cli.table import count, printable
 from lithops_mini.errors import InputError, NoSuchBucket, NoSuchObject
@@ -228,15 +228,8 @@ def _uploads(source: str, target: Place, recursive: bool, *, alone: bool) -> Ite
     if os.path.isdir(source):
         if not recursive:
             raise click.UsageError(f"{source} is a directory; -r puts what is in it")
-        for directory, subdirectories, names in os.walk(source, onerror=_raise):
-            subdirectories.sort()
-            for name in sorted(names):
-                path = os.path.join(directory, name)
-                if not os.path.isfile(path):
-                    click.echo(f"Skipped {printable(path)}: it is not a regular file.", err=True)
-                    continue
-                relative = os.path.relpath(path, source).replace(os.sep, "/")
-                yield path, target.below().key + relative
+        for path, relative in files_below(source):
+            yield path, target.below().key + relative
     elif not target.is_directory and alone:
         yield source, target.key
     elif source == "-":
@@ -245,10 +238,6 @@ def _uploads(source: str, target: Place, recursive: bool, *, alone: bool) -> Ite
         raise click.UsageError(f"several files need a bucket or a prefix that ends in '/', not {target}")
     else:
         yield source, target.key + os.path.basename(source)
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 def _get_below(source: Place, directory: str, selection: Selection) -> None:

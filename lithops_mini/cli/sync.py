@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from lithops_mini.cli.files import files_below
 from lithops_mini.cli.options import Selection, config_options
 from lithops_mini.cli.storage import Place, as_place, open_storage, path_below, progress_bar, storage
 from lithops_mini.cli.table import count, printable
@@ -92,12 +93,11 @@ def _differs(source: Entry, target: Entry | None) -> bool:
 
 
 def _files(directory: str) -> Iterator[tuple[str, Entry]]:
-    for parent, subdirectories, names in os.walk(directory):
-        subdirectories.sort()
-        for name in sorted(names):
-            path = os.path.join(parent, name)
-            status = os.stat(path)
-            yield os.path.relpath(path, directory).replace(os.sep, "/"), Entry(status.st_size, status.st_mtime)
+    if not os.path.lexists(directory):  # download makes it
+        return
+    for path, relative in files_below(directory):
+        status = os.stat(path)
+        yield relative, Entry(status.st_size, status.st_mtime)
 
 
 def _objects(store: Storage, where: Place, *, needed: bool) -> dict[str, Entry]:

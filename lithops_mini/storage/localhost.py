@@ -46,11 +46,6 @@ _FAILURES: dict[int, tuple[type[Exception], str]] = {
     errno.ENAMETOOLONG: (InputError, "a part of it between slashes is longer than a file name may be there"),
 }
 
-_DIRECTORY_FAILURES: dict[int, tuple[type[Exception], str]] = {
-    errno.EACCES: (AccessDenied, "the permissions of the directory above it do not let you"),
-    errno.ENOENT: (StorageError, "the file system takes no directories there"),
-}
-
 
 @dataclass(frozen=True, slots=True)
 class LocalhostStorageOptions:
@@ -158,7 +153,9 @@ class LocalhostStorage(StorageBackend):
         try:
             make_private(self.path)
         except OSError as error:
-            raise _refused(error, f"make the directory {error.filename} for bucket {bucket!r}") from error
+            raise _refused(
+                error, f"make the directory {error.filename} for bucket {bucket!r}", os.path.dirname(error.filename)
+            ) from error
         try:
             root = open_root(self.path)
             try:
@@ -170,7 +167,7 @@ class LocalhostStorage(StorageBackend):
         except StorageError:
             raise
         except OSError as error:
-            raise _refused(error, f"create bucket {bucket!r} in {self.path}") from error
+            raise _refused(error, f"create bucket {bucket!r}", self.path) from error
         self.head_bucket(bucket)
 
     def head_bucket(self, bucket: str) -> None:
@@ -318,9 +315,13 @@ def _exists(bucket: str, key: str) -> ObjectExists:
     return ObjectExists(f"there is an object {key!r} in bucket {bucket!r} already")
 
 
-def _refused(error: OSError, action: str) -> Exception:
-    """Return the error of ours for a directory in which no storage can be."""
-    kind, why = _DIRECTORY_FAILURES.get(error.errno or 0) or _failure(error)
+def _refused(error: OSError, action: str, directory: str) -> Exception:
+    """Return the error of ours for a directory that takes no new one."""
+    kind, why = _failure(error)
+    if isinstance(error, PermissionError):
+        why = f"the permissions of {directory} do not let you"
+    elif isinstance(error, FileNotFoundError):  # as of /proc
+        why = f"{directory} takes no directories"
     return _with_errno(kind(f"cannot {action}: {why}; set storage_path to a directory of yours"), error)
 
 
