@@ -176,6 +176,9 @@ def test_an_error_of_the_system_is_one_line_too(here):
     assert run("storage", "get", "first/file", "taken/below", code=1).stderr == (
         "Error: cannot write taken/below: taken is a file, not a directory; name another PATH\n"
     )
+    assert run("storage", "sync", "--down", "first", "taken", code=1).stderr == (
+        "Error: cannot use taken: not a directory\n"
+    )
     assert run("storage", "get", "first/file", "/proc/x", code=1).stderr == (
         "Error: cannot write /proc/x: no such file or directory; name another PATH\n"
     )
@@ -398,6 +401,7 @@ def test_what_is_no_file_is_skipped(tree):
         "Skipped data/dangling: it is not a regular file.\nSkipped data/pipe: it is not a regular file.\n"
     )
     assert keys() == ["a.csv", "b/.hidden", "b/c.csv"]
+    assert "Skipped data/pipe" in run("storage", "sync", "data", "first").stderr
 
 
 def test_standard_input(here):

@@ -71,9 +71,15 @@ class Commands(click.Group):
             if debugging(ctx):
                 traceback.print_exc()
             else:
-                click.secho(f"Error: {error}", fg="red", err=True)
+                click.secho(f"Error: {_told(error)}", fg="red", err=True)
             ctx.exit(1)
         return result
+
+
+def _told(error: LithopsMiniError | OSError) -> str:
+    if isinstance(error, LithopsMiniError) or not (error.filename and error.strerror):
+        return str(error)
+    return f"cannot use {error.filename}: {error.strerror.lower()}"
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
