@@ -69,6 +69,10 @@ class TestObjects:
         with storage.get_object("bucket", "key", stream=True, range=(8, 100)) as stream:
             assert stream.read() == b"89"
 
+    def test_localhost_has_no_urls(self, storage):
+        with pytest.raises(InputError, match="have no URLs"):
+            storage.presigned_url("bucket", "key")
+
     def test_metadata_and_if_absent(self, storage):
         storage.put_object("bucket", "key", "body", metadata={"a": "b"}, if_absent=True)
         with pytest.raises(ObjectExists):

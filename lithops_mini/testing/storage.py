@@ -30,6 +30,7 @@ from lithops_mini.errors import (
     LithopsMiniError,
     NoSuchBucket,
     NoSuchObject,
+    ObjectChanged,
     ObjectExists,
     StorageError,
 )
@@ -221,6 +222,24 @@ class StorageContract:
             except StorageError:
                 return  # the service keeps one version, and said so
             assert first + rest == b"a" * 4 * MIB
+
+    def test_a_stream_of_one_version(self, backend: StorageBackend, bucket: str) -> None:
+        backend.put(bucket, "key", b"first")
+        etag = backend.head(bucket, "key").etag
+        with backend.open(bucket, "key", 1, 3, etag=etag) as stream:
+            assert stream.read() == b"ir"
+        backend.put(bucket, "key", b"second")
+        with pytest.raises(ObjectChanged, match="key"), backend.open(bucket, "key", 1, 3, etag=etag) as stream:
+            stream.read()
+
+    def test_download(self, backend: StorageBackend, bucket: str, tmp_path: Path) -> None:
+        for size in (0, 1, 20 * MIB + 1):
+            body, moved = random.Random(size).randbytes(size), list[int]()
+            backend.put(bucket, "key", body)
+            with open(tmp_path / str(size), "xb") as file:
+                backend.download(bucket, "key", file, moved.append)
+            assert (tmp_path / str(size)).read_bytes() == body
+            assert sum(moved) == size
 
     def test_large_bodies_are_streamed(self, backend: StorageBackend, bucket: str, tmp_path: Path) -> None:
         block = random.Random(5).randbytes(MIB)
