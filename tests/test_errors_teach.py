@@ -124,7 +124,7 @@ def test_large_and_dependent_inputs_are_described(executor: lm.FunctionExecutor)
         raise ValueError
 
     large, after = executor.map(fail, [bytes(1 << 20), executor.call_async(abs, -1)])
-    assert "large input" in raised(large, ValueError).__notes__[0]
+    assert "in storage>" in raised(large, ValueError).__notes__[0]
     assert "results of other calls" in raised(after, ValueError).__notes__[0]
 
 
