@@ -429,7 +429,13 @@ def test_a_second_ctrl_c_does_no_harm(tmp_path: Path) -> None:
 @pytest.mark.parametrize("where", ["get_result", "hard"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
 def test_workers_end_with_a_killed_client(tmp_path: Path, number: signal.Signals, where: str) -> None:
-    client = Client(tmp_path, BODIES[where])
+    # Whoever started the tests may have SIGHUP ignored (nohup does), and what is ignored stays so in child processes.
+    before = signal.signal(number, signal.SIG_DFL) if number != signal.SIGKILL else None
+    try:
+        client = Client(tmp_path, BODIES[where])
+    finally:
+        if before is not None:
+            signal.signal(number, before)
     client.ready()
     client.process.send_signal(number)
     assert client.end(10) < 2
