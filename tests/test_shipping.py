@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.resources
+import itertools
 import linecache
 import os
 import subprocess
@@ -21,6 +22,7 @@ import pytest
 
 import lithops_mini as lm
 from lithops_mini.errors import InputError
+from lithops_mini.worker.call import set_environment
 
 
 @pytest.fixture(scope="module", params=["localhost", "inline"])
@@ -327,6 +329,19 @@ def test_inline_calls_leave_the_path_alone(local: Local) -> None:
         assert executor.get_result(executor.map(local.load("module_l").function, [1])) == [1]
         assert sys.path == path
     assert Path(sys.modules["late_l"].__file__ or "").is_relative_to(local.root)
+
+
+def test_environments_of_inline_calls_that_overlap_leave_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OVERLAP_HERE", "client")
+    before = dict(os.environ)
+    for order in itertools.permutations(range(3)):
+        restores = [set_environment({"OVERLAP_HERE": f"job {n}", "OVERLAP_NEW": f"job {n}"}) for n in range(3)]
+        running = {0, 1, 2}
+        for n in order:
+            assert (os.environ["OVERLAP_HERE"], os.environ["OVERLAP_NEW"]) == (f"job {max(running)}",) * 2
+            restores[n]()
+            running.remove(n)
+        assert dict(os.environ) == before
 
 
 def test_a_large_package_is_quick(workers: lm.FunctionExecutor, local: Local) -> None:

@@ -8,6 +8,7 @@ import math
 import os
 import pickle
 import sys
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -330,15 +331,33 @@ def empty_outcome(
 
 
 def set_environment(env: Mapping[str, str]) -> Callable[[], None]:
-    """Set environment variables; what is returned puts everything back."""
-    before = {name: os.environ.get(name) for name in env}
-    os.environ.update(env)
+    """Set environment variables; what is returned puts everything back.
+
+    Whoever set a variable last is seen. Those who set it may end in any order: an inline call can outlive the call it
+    was started from, and must not put back what that one had set.
+    """
+    with _environments_lock:
+        before = {name: os.environ.get(name) for name in env}
+        _environments.append(before)
+        os.environ.update(env)
 
     def restore() -> None:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        with _environments_lock:
+            mine = next(n for n, other in enumerate(_environments) if other is before)
+            later = _environments[mine + 1 :]
+            del _environments[mine]
+            for name, value in before.items():
+                covering = next((other for other in later if name in other), None)
+                if covering is not None:
+                    covering[name] = value
+                elif value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
     return restore
+
+
+# Of each environment set now, oldest first, what its variables were before it.
+_environments: list[dict[str, str | None]] = []
+_environments_lock = threading.Lock()
