@@ -387,6 +387,39 @@ def test_a_file_there_and_back(here):
     assert (here / "sub" / "other.name").read_bytes() == body
 
 
+def rows(*arguments: str, **options) -> list[dict]:
+    return [json.loads(line) for line in run("storage", *arguments, "--json", **options).stdout.splitlines()]
+
+
+def test_what_is_moved_is_told_to_programs(tree):
+    a, c = {"bucket": "first", "key": "raw/a.csv", "size": 1}, {"bucket": "first", "key": "raw/b/c.csv", "size": 2}
+    hidden = {"bucket": "first", "key": "raw/b/.hidden", "size": 0}
+    assert rows("put", "-r", "--create-bucket", "data", "first/raw") == [
+        a | {"file": "data/a.csv"},
+        hidden | {"file": "data/b/.hidden"},
+        c | {"file": "data/b/c.csv"},
+    ]
+    assert rows("get", "first/raw/a.csv", "back/") == [a | {"file": "back/a.csv"}]
+    assert rows("get", "-r", "first/raw/b", "back") == [
+        hidden | {"file": "back/.hidden"},
+        c | {"file": "back/c.csv"},
+    ]
+    assert rows("put", "-", "first/odd\nkey", stdin=b"piped") == [
+        {"bucket": "first", "key": "odd\nkey", "size": 5, "file": "-"}
+    ]
+    assert rows("delete", "first/raw/a.csv") == [a]
+    assert rows("delete", "-r", "-y", "first/raw") == [hidden, c]
+    assert rows("delete", "first/raw/a.csv", code=1) == []
+    assert "standard output" in run("storage", "get", "--json", "first/x", "-", code=2).stderr
+
+
+def test_the_bytes_of_a_pipe_are_counted(here):
+    os.mkfifo(here / "pipe")
+    writer = subprocess.Popen(["sh", "-c", "printf 1234567 > pipe"])
+    assert "Stored 1 object, 7 B: first/key" in run("storage", "put", "--create-bucket", "pipe", "first/key").stdout
+    assert writer.wait(60) == 0
+
+
 def test_a_directory_that_is_missing_is_made(here):
     (here / "file").write_text("text")
     run("storage", "put", "--create-bucket", "file", "first/dir/")

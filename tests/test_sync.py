@@ -72,6 +72,21 @@ def test_sync_moves_what_differs(cli, tmp_path):
     assert "Copied 0 of 2 files" in cli("sync", "--down", place, "copy")
 
 
+def test_what_was_copied_down_has_the_time_of_its_object(cli, tmp_path):
+    place = f"{cli.bucket}/raw"
+    write(tmp_path / "data" / "a", "text", age=100)
+    cli("sync", "data", place)
+    listed = json.loads(cli("list", "--json", place))["modified"]
+    copy = tmp_path / "copy" / "a"
+    assert "Copied 1 of 1 file" in cli("sync", "--down", place, "copy")
+    assert copy.stat().st_mtime == pytest.approx(listed, abs=0.001)
+    # whatever the clock of this machine said meanwhile: an older file comes again, this one and a newer one do not
+    for age, copied in ((0, 0), (-100, 0), (100, 1)):
+        os.utime(copy, (listed - age,) * 2) if age else None
+        assert f"Copied {copied} of 1 file" in cli("sync", "--down", place, "copy"), age
+    assert "Copied 0 of 1 file" in cli("sync", "copy", place)
+
+
 def test_sync_says_what_is_wrong(cli):
     assert "not a directory" in cli("sync", "nowhere", cli.bucket, code=2)
     assert f"{cli.bucket}-missing" in cli("sync", "--down", f"{cli.bucket}-missing", "copy", code=1)

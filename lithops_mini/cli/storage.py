@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _LARGE = 8 << 20  # bytes from which a transfer has a progress bar
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line, for each object.")
+
 
 @dataclass(frozen=True)
 class Place:
@@ -72,8 +74,11 @@ def storage() -> None:
 @click.argument("target", metavar="BUCKET[/KEY]", type=as_place)
 @click.option("-r", "--recursive", is_flag=True, help="Put what is in directories, with their structure.")
 @click.option("--create-bucket", is_flag=True, help="Make the bucket if it does not exist.")
+@json_option
 @config_options
-def put(sources: tuple[str, ...], target: Place, recursive: bool, create_bucket: bool, selection: Selection) -> None:
+def put(
+    sources: tuple[str, ...], target: Place, recursive: bool, create_bucket: bool, as_json: bool, selection: Selection
+) -> None:
     """Store files as objects.
 
     A target that is a bucket or ends in "/" keeps the files' names. "-" is standard input. Of a directory, the files in
@@ -97,26 +102,24 @@ def put(sources: tuple[str, ...], target: Place, recursive: bool, create_bucket:
                 store.head_bucket(target.bucket)
             except NoSuchBucket as error:
                 raise NoSuchBucket(f"{error}; --create-bucket makes it") from error
+        stored = 0
         for path, key in uploads:
-            if path != "-":
-                store.upload_file(path, target.bucket, key, progress=progress)
-                continue
-            with store.open(target.bucket, key, "wb") as file:
-                shutil.copyfileobj(sys.stdin.buffer, file)
-    where = Place(target.bucket, uploads[0][1]) if len(uploads) == 1 else target
-    click.echo(
-        f"Stored {count(len(uploads), 'object')}, {format_size(total)}: {where}"
-        if "-" not in sources
-        else f"Stored {where}"
-    )
+            size = _store(store, path, target.bucket, key, progress)
+            stored += size
+            if as_json:
+                _tell(target.bucket, key, size, path)
+    if not as_json:
+        where = Place(target.bucket, uploads[0][1]) if len(uploads) == 1 else target
+        click.echo(f"Stored {count(len(uploads), 'object')}, {format_size(stored)}: {printable(str(where))}")
 
 
 @storage.command()
 @click.argument("source", metavar="BUCKET/KEY", type=as_place)
 @click.argument("target", metavar="[PATH]", required=False, type=click.Path(allow_dash=True))
 @click.option("-r", "--recursive", is_flag=True, help="Get everything below BUCKET/PREFIX/ into the directory PATH.")
+@json_option
 @config_options
-def get(source: Place, target: str | None, recursive: bool, selection: Selection) -> None:
+def get(source: Place, target: str | None, recursive: bool, as_json: bool, selection: Selection) -> None:
     """Write objects to files.
 
     PATH is the working directory if it is not given; one that ends in "/" is a directory, made if it is missing; "-" is
@@ -128,8 +131,10 @@ def get(source: Place, target: str | None, recursive: bool, selection: Selection
       lithops-mini storage get my-bucket/raw/weather.csv - | head
       lithops-mini storage get -r my-bucket/raw/ data
     """
+    if target == "-" and (as_json or recursive):
+        raise click.UsageError(f"{'--json' if as_json else '-r'} needs a path: standard output is one object's own")
     if recursive:
-        _get_below(source.below(), target or ".", selection)
+        _get_below(source.below(), target or ".", as_json, selection)
         return
     if source.is_directory:
         raise click.UsageError(f"{source} is not one object; -r gets everything below it")
@@ -141,7 +146,10 @@ def get(source: Place, target: str | None, recursive: bool, selection: Selection
         size = store.head_object(source.bucket, source.key).size
         with writing(target or ".", "name another PATH"), progress_bar(size) as progress:
             path = store.download_file(source.bucket, source.key, target, progress=progress)
-    click.echo(f"Wrote {path}, {format_size(size)}")
+    if as_json:
+        _tell(source.bucket, source.key, os.path.getsize(path), path)
+    else:
+        click.echo(f"Wrote {printable(path)}, {format_size(size)}")
 
 
 @storage.command("list")
@@ -178,8 +186,9 @@ def list_(where: Place | None, as_json: bool, selection: Selection) -> None:
 @click.argument("places", metavar="BUCKET/KEY...", nargs=-1, required=True, type=as_place)
 @click.option("-r", "--recursive", is_flag=True, help="Delete everything below BUCKET/PREFIX/.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before deleting with -r.")
+@json_option
 @config_options
-def delete(places: tuple[Place, ...], recursive: bool, yes: bool, selection: Selection) -> None:
+def delete(places: tuple[Place, ...], recursive: bool, yes: bool, as_json: bool, selection: Selection) -> None:
     """Delete objects.
 
     With -r asks first, with the number of objects and their size.
@@ -204,11 +213,15 @@ def delete(places: tuple[Place, ...], recursive: bool, yes: bool, selection: Sel
             and not yes
             and not click.confirm(f"Delete {count(keys, 'object')}, {format_size(total)}: {names}?", err=True)
         ):
-            click.echo("Nothing was deleted.")
+            click.echo("Nothing was deleted.", err=as_json)
             click.get_current_context().exit(1)
         for place, sizes in found.items():
             store.delete_objects(place.bucket, sizes)
-    click.echo(f"Deleted {count(keys, 'object')}, {format_size(total)}: {names}")
+            if as_json:
+                for key, size in sizes.items():
+                    _tell(place.bucket, key, size)
+    if not as_json:
+        click.echo(f"Deleted {count(keys, 'object')}, {format_size(total)}: {names}")
 
 
 @contextmanager
@@ -240,9 +253,31 @@ def _uploads(source: str, target: Place, recursive: bool, *, alone: bool) -> Ite
         yield source, target.key + os.path.basename(source)
 
 
-def _get_below(source: Place, directory: str, selection: Selection) -> None:
-    if directory == "-":
-        raise click.UsageError("-r needs a directory, not standard output")
+def _store(store: Storage, path: str, bucket: str, key: str, progress: Callable[[int], object] | None) -> int:
+    """Store a file, or standard input for "-", and return how many bytes came: of a pipe nobody knows before."""
+    if path == "-":
+        with store.open(bucket, key, "wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+            return file.tell()
+    size = 0
+
+    def moved(count: int) -> None:
+        nonlocal size
+        size += count
+        if progress is not None:
+            progress(count)
+
+    store.upload_file(path, bucket, key, progress=moved)
+    return size
+
+
+def _tell(bucket: str, key: str, size: int, path: str | None = None) -> None:
+    """Print a line of JSON about an object, and the file it came from or went to."""
+    file = {} if path is None else {"file": path}
+    click.echo(json.dumps({"bucket": bucket, "key": key, "size": size} | file))
+
+
+def _get_below(source: Place, directory: str, as_json: bool, selection: Selection) -> None:
     with open_storage(selection) as store:
         # an empty object that ends in "/" is how consoles of object stores show a directory
         infos = [i for i in store.list_objects(source.bucket, source.key) if i.size or not i.key.endswith("/")]
@@ -253,7 +288,10 @@ def _get_below(source: Place, directory: str, selection: Selection) -> None:
         with writing(directory, "name another PATH"), progress_bar(total) as progress:
             for key, path in paths.items():
                 store.download_file(source.bucket, key, path, progress=progress)
-    click.echo(f"Wrote {count(len(infos), 'file')}, {format_size(total)}: {directory}")
+                if as_json:
+                    _tell(source.bucket, key, os.path.getsize(path), path)
+    if not as_json:
+        click.echo(f"Wrote {count(len(infos), 'file')}, {format_size(total)}: {printable(directory)}")
 
 
 def path_below(directory: str, relative: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Entry:
     """A file or an object, under its path below the directory or the prefix."""
 
     size: int  # bytes
-    modified: float  # seconds since the epoch
+    modified: int  # milliseconds since the epoch: files and services round what is finer in their own ways
 
 
 @storage.command()
@@ -46,7 +47,8 @@ def sync(
 ) -> None:
     """Copy what is new or changed in DIRECTORY to BUCKET/PREFIX, or with --down the other way.
 
-    What has the same size, and is not newer at the source, is taken as the same. Links to directories are not followed.
+    What has the same size, and is not newer at the source, is taken as the same; a file that was copied down has the
+    object's time. Links to directories are not followed.
 
     \b
     Examples:
@@ -66,9 +68,9 @@ def sync(
         for name in changed:
             path_below(directory, name)  # all are checked before any is copied
         if not dry_run:
-            copy = _download if down else _upload
             with progress_bar(sum(theirs[name].size for name in changed)) as progress:
-                _each(changed, partial(copy, store, where, directory, progress))
+                copy = partial(_download if down else _upload, store, where, directory, progress)
+                _each({name: theirs[name] for name in changed}, copy)
             if down:
                 for name in surplus:
                     os.unlink(os.path.join(directory, *name.split("/")))
@@ -97,7 +99,7 @@ def _files(directory: str) -> Iterator[tuple[str, Entry]]:
         return
     for path, relative in files_below(directory):
         status = os.stat(path)
-        yield relative, Entry(status.st_size, status.st_mtime)
+        yield relative, Entry(status.st_size, status.st_mtime_ns // 1_000_000)
 
 
 def _objects(store: Storage, where: Place, *, needed: bool) -> dict[str, Entry]:
@@ -109,26 +111,30 @@ def _objects(store: Storage, where: Place, *, needed: bool) -> dict[str, Entry]:
         raise NoSuchBucket(f"{error}; lithops-mini storage put --create-bucket makes it") from error
     # an empty object that ends in "/" is how consoles of object stores show a directory
     kept = (info for info in infos if info.size or not info.key.endswith("/"))
-    return {info.key.removeprefix(where.key): Entry(info.size, info.modified) for info in kept}
+    return {info.key.removeprefix(where.key): Entry(info.size, round(info.modified * 1000)) for info in kept}
 
 
-def _upload(store: Storage, where: Place, directory: str, progress: Callable[[int], object] | None, name: str) -> None:
+def _upload(
+    store: Storage, where: Place, directory: str, progress: Callable[[int], object] | None, name: str, _: Entry
+) -> None:
     store.upload_file(os.path.join(directory, *name.split("/")), where.bucket, where.key + name, progress=progress)
 
 
 def _download(
-    store: Storage, where: Place, directory: str, progress: Callable[[int], object] | None, name: str
+    store: Storage, where: Place, directory: str, progress: Callable[[int], object] | None, name: str, found: Entry
 ) -> None:
     path = path_below(directory, name)
     if os.path.isdir(path):
         raise InputError(f"{path} is a directory, and {where}{name} an object: move one of them")
     store.download_file(where.bucket, where.key + name, path, progress=progress)
+    # The time that was listed: if the object was replaced since, it is newer than the file, and comes again.
+    os.utime(path, ns=(time.time_ns(), found.modified * 1_000_000))
 
 
-def _each(names: list[str], copy: Callable[[str], None]) -> None:
+def _each(entries: dict[str, Entry], copy: Callable[[str, Entry], None]) -> None:
     with ThreadPoolExecutor(_THREADS) as pool:
         try:
-            for future in [pool.submit(copy, name) for name in names]:
+            for future in [pool.submit(copy, name, entry) for name, entry in entries.items()]:
                 future.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
