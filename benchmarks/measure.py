@@ -14,8 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import lithops_mini as lm
+
+T = TypeVar("T")
 
 DATA = Path(__file__).parent / "data"
 WORKERS = 2
@@ -47,7 +50,7 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def side_by_side(rounds: int, *functions: Callable[[], float]) -> list[list[float]]:
+def side_by_side(rounds: int, *functions: Callable[[], T]) -> list[list[T]]:
     """The figures of each function; in every round each has its turn, so that all of them meet the same machine."""
     figures = list(zip(*([function() for function in functions] for _ in range(rounds)), strict=True))
     return [list(column) for column in figures]
