@@ -63,13 +63,18 @@ def start_swift() -> Iterator[Engine]:
 
 
 @contextmanager
-def start_moto() -> Iterator[Engine]:
-    """moto's server: exact in conditional writes, and it believes every signature."""
+def start_moto(*, unchecked: int | None = None) -> Iterator[Engine]:
+    """moto's server: exact in conditional writes.
+
+    It believes every signature and permits everything; with ``unchecked`` only of so many requests. Those after them it
+    checks against the users, keys and policies of its IAM.
+    """
     (port,) = free_ports(1)
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-        stack.enter_context(_running(command, directory / "log"))
+        checks = {} if unchecked is None else {"INITIAL_NO_AUTH_ACTION_COUNT": str(unchecked)}
+        stack.enter_context(_running(command, directory / "log", **checks))
         engine = Engine(f"http://127.0.0.1:{port}", access_key_id="test", secret_access_key="secret-of-the-test")
         _await(f"{engine.url}/moto-api/", directory / "log")
         yield engine
