@@ -10,6 +10,7 @@
         ObjectExists         (FileExistsError)
         ObjectChanged                             the version of an object that was asked for is gone
         AccessDenied         (PermissionError)
+        StorageUnavailable                        it could not be reached, was too busy or broke off: later it may work
       InvocationError                             a compute backend could not carry a message; has a reason
       IntegrityError                              bytes do not match their digest or signature
       WaitTimeout            (TimeoutError)       wait() or get_result() ran out of time; the calls go on
@@ -65,6 +66,13 @@ class ObjectChanged(StorageError):
 
 class AccessDenied(StorageError, PermissionError):
     """The service or the file system does not let this user do that."""
+
+
+class StorageUnavailable(StorageError):
+    """The service could not be reached, had too much to do, failed or broke off, and went on so when asked again.
+
+    The same request may well succeed later: a call that ends with this error is run again.
+    """
 
 
 class Reason(StrEnum):

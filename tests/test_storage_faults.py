@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import itertools
 import random
+import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from engines import free_ports
 from proxy import (
     CORRUPT_ANSWER,
     CORRUPT_REQUEST,
@@ -24,7 +27,14 @@ from proxy import (
 from test_storage_s3 import aws, cos, settings_of
 
 import lithops_mini as lm
-from lithops_mini.errors import AccessDenied, NoSuchObject, ObjectChanged, ObjectExists, StorageError
+from lithops_mini.errors import (
+    AccessDenied,
+    NoSuchObject,
+    ObjectChanged,
+    ObjectExists,
+    StorageError,
+    StorageUnavailable,
+)
 from lithops_mini.storage.api import Storage
 from lithops_mini.testing.storage import MIB
 
@@ -285,3 +295,109 @@ def test_a_job_under_faults_is_exact(executor, bucket, proxy):
     assert size == len(body)
     assert (size, digests) == executor.get_result(exact)
     assert faults >= 5
+
+
+# ---------------------------------------------------------------- what a function reads
+
+
+def reading(directory):
+    """A function that leaves a file for each time it is entered, and reads its partition, or an object by name."""
+
+    def read(obj=None, storage=None, key=None):
+        with tempfile.NamedTemporaryFile(dir=directory, delete=False):
+            pass
+        return len(obj.data_stream.read() if key is None else storage.get_object(None, key))
+
+    def by_obj(obj):
+        return read(obj=obj)
+
+    def by_name(key, storage):
+        return read(storage=storage, key=key)
+
+    return by_obj, by_name
+
+
+@pytest.mark.parametrize("how", ["obj", "storage"])
+def test_data_that_cannot_be_had_now_is_read_in_another_attempt(executor, bucket, proxy, tmp_path, how):
+    executor.storage.put_object(None, "data/key", b"line\n" * 1000)
+    by_obj, by_name = reading(tmp_path)
+
+    def run(times, **options):
+        """Map over the object; the first so many answers with it are cut off. Return the future and the attempts."""
+        for path in tmp_path.iterdir():
+            path.unlink()
+        cut = itertools.count()
+        proxy.reset(
+            lambda request: (
+                Fault(truncate=0.0)
+                if request.key == "data/key" and request.kind == "get" and next(cut) < times
+                else None
+            )
+        )
+        source = {"obj": (by_obj, f"{bucket}/data/key"), "storage": (by_name, ["data/key"])}[how]
+        (future,) = executor.map(*source, **options)
+        future.exception()
+        return future, len(list(tmp_path.iterdir()))
+
+    alone = 6  # requests of one stream: the first, and five that go on
+    future, attempts = run(alone)
+    assert (future.result(), attempts, future.stats.attempt, future.stats.status) == (5000, 2, 2, "ok")
+    future, attempts = run(2 * alone)
+    assert (future.result(), attempts, future.stats.attempt) == (5000, 3, 3)
+    future, attempts = run(1000, retries=1)
+    assert (attempts, future.stats.attempt, future.stats.status) == (2, 2, "unavailable")
+    assert type(future.exception()) is StorageError
+    assert "data/key" in str(future.exception())
+    assert proxy.counts["get"] == 2 * alone
+    _, attempts = run(1000, retries=0)
+    assert attempts == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [(Fault(status=(403, "AccessDenied")), AccessDenied), (Fault(status=(404, "NoSuchKey")), NoSuchObject)],
+    ids=["denied", "missing"],
+)
+def test_what_is_denied_or_missing_is_the_functions_own_affair(executor, bucket, proxy, tmp_path, fault, kind):
+    executor.storage.put_object(None, "data/key", b"line\n" * 1000)
+    proxy.reset(first("get", fault))
+    (future,) = executor.map(reading(tmp_path)[0], f"{bucket}/data/key")
+    assert type(future.exception()) is kind
+    assert (future.stats.attempt, future.stats.status, len(list(tmp_path.iterdir()))) == (1, "error", 1)
+
+
+def test_an_error_the_function_deals_with_is_no_failure(executor, bucket, proxy):
+    executor.storage.put_object(None, "data/key", b"line\n" * 1000)
+    proxy.reset(lambda request: Fault(truncate=0.0) if request.key == "data/key" and request.kind == "get" else None)
+
+    def careful(obj):
+        try:
+            return obj.data_stream.read()
+        except lm.errors.StorageUnavailable:
+            return "later"
+
+    (future,) = executor.map(careful, f"{bucket}/data/key")
+    assert (future.result(), future.stats.attempt) == ("later", 1)
+
+
+@pytest.mark.parametrize("fault", [SLOW_DOWN, INTERNAL_ERROR, LOST_REQUEST, LOST_ANSWER], ids=str)
+def test_what_the_service_goes_on_refusing_is_unavailable(backend, bucket, proxy, monkeypatch, fault):
+    backend.put(bucket, "key", b"body")
+    monkeypatch.setattr("lithops_mini.storage.s3._ATTEMPTS", 1)  # the SDK would take half a minute to give up
+    impatient = type(backend)(backend._options)
+    proxy.reset(lambda request: fault)
+    for use in (
+        lambda: impatient.get(bucket, "key"),
+        lambda: impatient.put(bucket, "key", b""),
+        impatient.list(bucket).__next__,
+    ):
+        with pytest.raises(StorageUnavailable):
+            use()
+    impatient.close()
+    with pytest.raises(StorageUnavailable, match="cannot be reached"):
+        type(backend)(replace(backend._options, **unreachable(backend))).get(bucket, "key")
+
+
+def unreachable(backend):
+    (port,) = free_ports(1)
+    return {"endpoint_url" if backend.name == "aws_s3" else "endpoint": f"http://127.0.0.1:{port}"}

@@ -39,8 +39,8 @@ class ObjectInfo:
 class StorageBackend(ABC):
     """Bytes under (bucket, key). All methods may be called from many threads at once.
 
-    Errors: ``NoSuchBucket``, ``NoSuchObject``, ``ObjectExists``, ``ObjectChanged``, ``AccessDenied``, else
-    ``StorageError``; ``InputError`` for a bucket name or key that no object can have.
+    Errors: ``NoSuchBucket``, ``NoSuchObject``, ``ObjectExists``, ``ObjectChanged``, ``AccessDenied``,
+    ``StorageUnavailable`` when the same request may succeed later, else ``StorageError``; ``InputError`` for a bucket name or key that no object can have.
     """
 
     Options: ClassVar[type[Any]]  # a frozen dataclass: the backend's own settings

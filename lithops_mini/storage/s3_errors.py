@@ -18,6 +18,7 @@ from lithops_mini.errors import (
     ObjectChanged,
     ObjectExists,
     StorageError,
+    StorageUnavailable,
 )
 
 _WRONG_KEYS = "the secret access key does not belong to the access key: check both"
@@ -60,16 +61,19 @@ _CODES: dict[str, tuple[type[Exception], str]] = {
     "EntityTooLarge": (InputError, _TOO_LARGE),
     "QuotaExceeded": (StorageError, "the quota is used up"),
     "InvalidObjectState": (AccessDenied, "it is archived: restore it first"),
-    "BadDigest": (StorageError, _DAMAGED),
-    "XAmzContentSHA256Mismatch": (StorageError, _DAMAGED),
-    "IncompleteBody": (StorageError, _DAMAGED),
-    "SlowDown": (StorageError, _BUSY),
-    "RequestLimitExceeded": (StorageError, _BUSY),
-    "429": (StorageError, _BUSY),
-    "503": (StorageError, _BUSY),
-    "ServiceUnavailable": (StorageError, _BUSY),
-    "500": (StorageError, _BROKEN),
-    "InternalError": (StorageError, _BROKEN),
+    "BadDigest": (StorageUnavailable, _DAMAGED),
+    "XAmzContentSHA256Mismatch": (StorageUnavailable, _DAMAGED),
+    "IncompleteBody": (StorageUnavailable, _DAMAGED),
+    "SlowDown": (StorageUnavailable, _BUSY),
+    "RequestLimitExceeded": (StorageUnavailable, _BUSY),
+    "429": (StorageUnavailable, _BUSY),
+    "503": (StorageUnavailable, _BUSY),
+    "ServiceUnavailable": (StorageUnavailable, _BUSY),
+    "RequestTimeout": (StorageUnavailable, _BROKEN),
+    "500": (StorageUnavailable, _BROKEN),
+    "502": (StorageUnavailable, _BROKEN),
+    "504": (StorageUnavailable, _BROKEN),
+    "InternalError": (StorageUnavailable, _BROKEN),
 }
 
 # What never came to the service, or not from it, by the name of the exception or of one it inherits from.
@@ -85,19 +89,19 @@ _EXCEPTIONS: dict[str, tuple[type[Exception], str]] = {
         "the certificate of {endpoint} is not trusted: set ca_bundle to the file of its authority's certificate"
         " ({error})",
     ),
-    "ConnectTimeoutError": (StorageError, "{endpoint} does not answer: check the endpoint and the network"),
-    "EndpointConnectionError": (StorageError, "{endpoint} cannot be reached: check the endpoint and the network"),
-    "ProxyConnectionError": (StorageError, "the HTTP proxy cannot be reached: check HTTPS_PROXY ({error})"),
+    "ConnectTimeoutError": (StorageUnavailable, "{endpoint} does not answer: check the endpoint and the network"),
+    "EndpointConnectionError": (StorageUnavailable, "{endpoint} cannot be reached: check the endpoint and the network"),
+    "ProxyConnectionError": (StorageUnavailable, "the HTTP proxy cannot be reached: check HTTPS_PROXY ({error})"),
     "InvalidProxiesConfigError": (StorageError, "the HTTP proxy's settings are wrong: {error}"),
-    "ReadTimeoutError": (StorageError, "{endpoint} stopped answering, again and again: try again later"),
-    "ConnectionClosedError": (StorageError, "{endpoint} closed the connection, again and again: try again later"),
-    "IncompleteReadError": (StorageError, "the connection to {endpoint} was lost, again and again ({error})"),
-    "FlexibleChecksumError": (StorageError, _DAMAGED),
-    "ChecksumError": (StorageError, _DAMAGED),
-    "ResponseParserError": (StorageError, _DAMAGED),
+    "ReadTimeoutError": (StorageUnavailable, "{endpoint} stopped answering, again and again: try again later"),
+    "ConnectionClosedError": (StorageUnavailable, "{endpoint} closed the connection, again and again: try again later"),
+    "IncompleteReadError": (StorageUnavailable, "the connection to {endpoint} was lost, again and again ({error})"),
+    "FlexibleChecksumError": (StorageUnavailable, _DAMAGED),
+    "ChecksumError": (StorageUnavailable, _DAMAGED),
+    "ResponseParserError": (StorageUnavailable, _DAMAGED),
     "ParamValidationError": (InputError, "{error}"),
-    "HTTPClientError": (StorageError, "the connection to {endpoint} was lost, again and again ({error})"),
-    "HTTPError": (StorageError, "the connection to {endpoint} was lost, again and again ({error})"),
+    "HTTPClientError": (StorageUnavailable, "the connection to {endpoint} was lost, again and again ({error})"),
+    "HTTPError": (StorageUnavailable, "the connection to {endpoint} was lost, again and again ({error})"),
 }
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from typing import Any, BinaryIO
 
-from lithops_mini.errors import InputError, StorageError
+from lithops_mini.errors import InputError, StorageUnavailable
 from lithops_mini.storage.base import Body
 
 PART = 8 << 20  # bytes of a part; what is not larger is stored, or fetched, by one request
@@ -22,7 +22,7 @@ Fetch = Callable[[int, int | None, str | None], Any]
 ContentRange; ``None`` if ``start`` is not before the object's end. ``ObjectChanged`` if it has not this ``etag``."""
 
 
-class Damaged(StorageError):
+class Damaged(StorageUnavailable):
     """A body came to its end, and its checksum is not that of its bytes."""
 
 
@@ -118,34 +118,39 @@ class Download(io.RawIOBase):
 
 def parts(body: Body) -> Iterator[bytes]:
     """Cut a body into parts, each in one buffer of its own: the first of ``PART`` bytes, if there are that many."""
-    blocks = _blocks(body)
-    block, number = memoryview(b""), 0
-    while True:
-        wanted, gathered, size = PART << (number // _PARTS_OF_A_SIZE), [], 0
-        while size < wanted:
-            if not block:
-                following = next(blocks, None)
-                if following is None:
-                    break
-                block = following
-                continue
-            gathered.append(block[: wanted - size])
-            block = block[wanted - size :]
-            size += len(gathered[-1])
-        if number and not size:
+    file = body if hasattr(body, "read") else _Buffers(body)
+    for number in count():
+        part = b"".join(_pieces(file, PART << (number // _PARTS_OF_A_SIZE)))
+        if number and not part:
             return
-        yield b"".join(gathered)
-        number += 1
+        yield part
+        del part  # or it would be one more in memory
 
 
-def _blocks(body: Any) -> Iterator[memoryview]:
-    if hasattr(body, "read"):
-        while data := body.read(_BLOCK):
-            yield as_bytes(data)
-        return
-    several = isinstance(body, Sequence) and not isinstance(body, bytes | bytearray | memoryview | str)
-    for buffer in body if several else (body,):
-        yield as_bytes(buffer)
+def _pieces(file: Any, size: int) -> Iterator[Any]:
+    """Yield the next ``size`` bytes in as few pieces as the file gives: joining a single one copies nothing."""
+    while size and (piece := file.read(size)):
+        size -= as_bytes(piece).nbytes
+        yield piece
+
+
+class _Buffers:
+    """A buffer, or several, read as a file."""
+
+    def __init__(self, body: Any) -> None:
+        several = isinstance(body, Sequence) and not isinstance(body, bytes | bytearray | memoryview | str)
+        self._following = map(as_bytes, body if several else (body,))
+        self._rest = memoryview(b"")
+
+    def read(self, size: int) -> memoryview:
+        """Return up to ``size`` bytes of one buffer; none at the end of the last."""
+        while not self._rest:
+            following = next(self._following, None)
+            if following is None:
+                break
+            self._rest = following
+        taken, self._rest = self._rest[:size], self._rest[size:]
+        return taken
 
 
 def as_bytes(buffer: Any) -> memoryview:
@@ -165,21 +170,24 @@ def in_parallel(jobs: Iterator[Callable[[], Any]]) -> list[Any]:
     A job is taken from the iterator when there is a thread for it, so what it holds is in memory no sooner. After the
     first failure, which is raised, no other job starts.
     """
-    from concurrent.futures import ThreadPoolExecutor
+    from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-    results, running = [], deque[Any]()
+    futures: list[Future[Any]] = []
+    running: set[Future[Any]] = set()
     with ThreadPoolExecutor(THREADS, thread_name_prefix="lithops_mini-transfer") as pool:
         try:
             for job in jobs:
-                running.append(pool.submit(job))
+                futures.append(pool.submit(job))
+                running.add(futures[-1])
                 del job  # or it would be one more in memory
                 if len(running) == THREADS:
-                    results.append(running.popleft().result())
-            results += [future.result() for future in running]
+                    ended, running = wait(running, return_when=FIRST_COMPLETED)
+                    for future in ended:
+                        future.result()
+            return [future.result() for future in futures]
         finally:
             for future in running:
                 future.cancel()
-    return results
 
 
 def write_at(file: BinaryIO, position: int, data: Any) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lithops_mini import records, registry, wire
-from lithops_mini.errors import LithopsMiniError, StorageError
+from lithops_mini.errors import LithopsMiniError, StorageError, StorageUnavailable
 from lithops_mini.storage.base import StorageBackend
 from lithops_mini.worker import code, dependencies, serialize
 
@@ -152,7 +152,7 @@ class Job:
             opened = self.inject_into(kwargs, call) if self.inject else []
         except (StorageError, ConnectionError) as error:
             ended, place = time.time(), wire.INLINE
-            status, data = wire.Status.UNAVAILABLE, f"{type(error).__name__}: {error}".encode()
+            status, data = wire.Status.UNAVAILABLE, _told(error)
         except BaseException as error:  # noqa: BLE001 - unpickling and importing run the user's code
             ended, place = time.time(), wire.INLINE
             status, data = wire.Status.ERROR, self.describe(error)
@@ -178,6 +178,9 @@ class Job:
         worker = os.getpid()
         try:
             value = function(*args, **kwargs)
+        except StorageUnavailable as error:  # no fault of the function's
+            _end_if_forked(worker, failed=True)
+            return time.time(), wire.Status.UNAVAILABLE, wire.INLINE, _told(error)
         except BaseException as error:  # noqa: BLE001 - whatever a call raises is that call's outcome
             _end_if_forked(worker, failed=True)
             return time.time(), wire.Status.ERROR, wire.INLINE, self.describe(error)
@@ -187,6 +190,8 @@ class Job:
     def _answer(self, call: wire.Call, value: Any) -> tuple[wire.Status, int, bytes]:
         try:
             parts = serialize.fast_dumps(value)
+        except StorageUnavailable as error:  # it holds a future, whose result lies there
+            return wire.Status.UNAVAILABLE, wire.INLINE, _told(error)
         except BaseException as error:  # noqa: BLE001 - pickling runs the user's code
             return wire.Status.ERROR, wire.INLINE, self.describe(serialize.explain(value, "the result", error))
         size = serialize.size_of(parts)
@@ -197,9 +202,12 @@ class Job:
         try:
             self.storage().put(self.bucket, key, [*parts, signature])
         except (StorageError, ConnectionError) as error:
-            text = f"the result could not be stored: {type(error).__name__}: {error}"
-            return wire.Status.UNAVAILABLE, wire.INLINE, text.encode()
+            return wire.Status.UNAVAILABLE, wire.INLINE, b"the result could not be stored: " + _told(error)
         return wire.Status.OK, wire.STORED, wire.Stored(key, 0, size + wire.SIGNATURE_SIZE).encode()
+
+
+def _told(error: Exception) -> bytes:
+    return _cut(f"{type(error).__name__}: {error}").encode()
 
 
 def _cut(text: str) -> str:

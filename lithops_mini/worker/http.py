@@ -12,12 +12,13 @@ import urllib.request
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-from lithops_mini.errors import AccessDenied, InputError, IntegrityError, NoSuchObject, StorageError
+from lithops_mini.errors import AccessDenied, InputError, IntegrityError, NoSuchObject, StorageError, StorageUnavailable
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 TIMEOUT = 60.0  # seconds to connect, and for each wait for bytes
+_PASSING = (408, 429, 500, 502, 503, 504)  # answers that may be others a moment later
 _NOT_ENCODED = "%/:=&?~#+!$,;'@()*[]"  # characters of a URL that are right as they are
 
 
@@ -101,9 +102,13 @@ class UrlStream(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         try:
-            return self._response.readinto(buffer)
+            count = self._response.readinto(buffer)
         except (OSError, http.client.HTTPException) as error:
-            raise StorageError(f"{self._url}: the connection failed while reading: {error}") from error
+            raise StorageUnavailable(f"{self._url}: the connection failed while reading: {error}") from error
+        missing = self._response.length
+        if missing and not count and len(memoryview(buffer)):
+            raise StorageUnavailable(f"{self._url}: the connection failed while reading: {missing} bytes did not come")
+        return count
 
     def close(self) -> None:
         self._response.close()
@@ -129,11 +134,12 @@ def _request(url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
         raise InputError(f"{url!r} is not a URL that can be read: {error}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        raise StorageError(f"{url} cannot be reached: {reason}") from error
+        raise StorageUnavailable(f"{url} cannot be reached: {reason}") from error
 
 
 def _fail(url: str, error: urllib.error.HTTPError) -> NoReturn:
-    kind = {401: AccessDenied, 403: AccessDenied, 404: NoSuchObject, 410: NoSuchObject}.get(error.code, StorageError)
+    other = StorageUnavailable if error.code in _PASSING else StorageError
+    kind = {401: AccessDenied, 403: AccessDenied, 404: NoSuchObject, 410: NoSuchObject}.get(error.code, other)
     raise kind(f"{url}: the server answered {error.code} {error.reason}") from error
 
 

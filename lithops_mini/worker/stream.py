@@ -11,7 +11,7 @@ import io
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
-from lithops_mini.errors import StorageError
+from lithops_mini.errors import StorageError, StorageUnavailable
 from lithops_mini.worker.delimiter import Delimiter, OpenRange, Readable
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class RawStream(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         if self._failure is not None:  # what was read when it failed is lost: going on would leave it out
-            raise StorageError(f"reading failed before: {self._failure}") from self._failure
+            kind = StorageUnavailable if isinstance(self._failure, StorageUnavailable) else StorageError
+            raise kind(f"reading failed before: {self._failure}") from self._failure
         try:
             return self.fill(memoryview(buffer).cast("B"))
         except BaseException as error:
