@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import random
 import statistics
 import subprocess
 import sys
@@ -262,7 +261,7 @@ def measure(quick: bool) -> Sequence[Row]:
     DATA.mkdir(exist_ok=True)
     with start_swift() as engine, tempfile.TemporaryDirectory(dir=DATA) as directory:
         source = Path(directory, "source")
-        source.write_bytes(random.Random(1).randbytes((32 if quick else 256) << 20))
+        source.write_bytes(os.urandom((32 if quick else 256) << 20))
         aws = {"boto3": Sdk(engine), "obstore": Obstore(engine)}
         ibm = {"ibm_boto3": Sdk(engine, "ibm_boto3", "ibm_botocore")}
         return [
