@@ -331,7 +331,7 @@ class FunctionExecutor:
         return [(f"{job.name} ({job.id.rpartition('-')[2]})", job.stats()) for job in jobs]
 
     def job_summary(self) -> str:
-        """What the jobs so far did, as a table of text: calls, failures, times, memory, bytes, workers."""
+        """What the jobs so far did, as text: calls, failures, times, memory, bytes, workers, storage requests."""
         from lithops_mini import report
 
         job = self.config.job
@@ -341,6 +341,7 @@ class FunctionExecutor:
             storage=self.config.storage,
             executor_id=self.executor_id,
             runtime_memory=job.runtime_memory,
+            client_requests=self._storage.requests(),
         )
 
     def plot(self, dst: str | Path | None = None) -> list[str]:

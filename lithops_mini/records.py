@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 OWN_PREFIX = "lithops_mini/"
 JOBS_PREFIX = OWN_PREFIX + "jobs/"
@@ -72,6 +73,25 @@ def progress_key(job_id: str, sequence: int) -> str:
     return f"{progress_prefix(job_id)}{sequence:08d}"
 
 
+class Requests(NamedTuple):
+    """Requests sent to a storage service, repeated ones too, in the classes in which services charge for them."""
+
+    puts: int = 0  # PUT, COPY, POST and LIST
+    gets: int = 0  # GET, HEAD and what is in no other class
+    deletes: int = 0  # mostly free
+
+    def plus(self, other: Requests) -> Requests:
+        """Both together."""
+        return Requests(self.puts + other.puts, self.gets + other.gets, self.deletes + other.deletes)
+
+    def since(self, earlier: Requests) -> Requests:
+        """Those that are not among the ``earlier`` ones."""
+        return Requests(self.puts - earlier.puts, self.gets - earlier.gets, self.deletes - earlier.deletes)
+
+
+NO_REQUESTS = Requests()
+
+
 @dataclass(frozen=True, slots=True)
 class CallStats:
     """What is known of one settled call. Times are seconds since the epoch, each by the clock of the machine it names.
@@ -94,6 +114,9 @@ class CallStats:
     worker_id: str  # empty when no worker answered
     cold: bool  # the first call in its worker process
     status: str  # ok, error, died, timeout, out_of_memory, unavailable, cancelled
+    storage_puts: int = 0  # requests its workers sent to storage, in all attempts that had an outcome: see Requests
+    storage_gets: int = 0
+    storage_deletes: int = 0
 
     @property
     def function_time(self) -> float | None:

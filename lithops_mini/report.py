@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lithops_mini.durations import format_duration
-from lithops_mini.records import CallStats
+from lithops_mini.records import CallStats, Requests
 from lithops_mini.shorten import shorten
 from lithops_mini.sizes import format_size
 
@@ -13,16 +13,25 @@ Stages = Sequence[tuple[str, Sequence[CallStats]]]
 
 _COLUMNS = 4  # of stages; with more of them the first are added up
 _NAME_WIDTH = 18
+_CLASSES = ("put/post/list", "get/head", "delete")  # of requests, as Requests has them
 
 
 def summary(
-    stages: Stages, *, backend: str, storage: str, executor_id: str = "", runtime_memory: int | None = None
+    stages: Stages,
+    *,
+    backend: str,
+    storage: str,
+    executor_id: str = "",
+    runtime_memory: int | None = None,
+    client_requests: Requests | None = None,
 ) -> str:
     """Return the job summary: a column for each stage and one for all, fewer than 30 lines, without a final newline.
 
     ``stages`` are names with the stats of settled calls, in the order they ran; stages without calls are left out.
     ``runtime_memory`` is what each call may use, in MiB; with it the table has GB-seconds: its product with the
     function times, as clouds bill it before rounding. Times of a call are those of the attempt that counted.
+    ``client_requests`` are those of this process to a storage service; with them the table has those of the workers,
+    and a last line tells of the client's.
     """
     where = f"Job summary: backend {backend}, storage {storage}" + (f", executor {executor_id}" if executor_id else "")
     columns = [(name, list(stats)) for name, stats in stages if stats]
@@ -39,7 +48,14 @@ def summary(
     if runtime_memory is not None:
         gigabytes = runtime_memory / 1024
         rows.append(["GB-seconds", *(f"{gigabytes * sum(_function_times(stats)):,.2f}" for _, stats in columns)])
-    return f"{where}\n\n{_align(rows)}"
+    if client_requests is None:
+        return f"{where}\n\n{_align(rows)}"
+    sent = [_requests(stats) for _, stats in columns]
+    rows.append(["storage requests", *(f"{sum(requests):,}" for requests in sent)])
+    rows += [[f"  {name}", *(f"{requests[n]:,}" for requests in sent)] for n, name in enumerate(_CLASSES)]
+    classes = ", ".join(f"{count:,} {name}" for count, name in zip(client_requests, _CLASSES, strict=True))
+    client = f"The client itself sent {sum(client_requests):,} storage requests: {classes}."
+    return f"{where}\n\n{_align(rows)}\n\n{client}"
 
 
 def _align(rows: list[list[str]]) -> str:
@@ -51,6 +67,14 @@ def _align(rows: list[list[str]]) -> str:
         for row in rows
     )
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _requests(stats: Sequence[CallStats]) -> Requests:
+    return Requests(
+        sum(call.storage_puts for call in stats),
+        sum(call.storage_gets for call in stats),
+        sum(call.storage_deletes for call in stats),
+    )
 
 
 def _function_times(stats: Sequence[CallStats]) -> list[float]:

@@ -20,8 +20,9 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from lithops_mini.errors import IntegrityError
+from lithops_mini.records import Requests
 
-VERSION = 1
+VERSION = 2
 INLINE, STORED = 0, 1
 STORED_ARGUMENTS, STORED_DEPENDENCIES = 1, 2
 SIGNATURE_SIZE = hashlib.sha256().digest_size
@@ -155,7 +156,7 @@ def iter_calls(calls: memoryview) -> Iterator[Call]:
         position = stop
 
 
-_OUTCOME = struct.Struct("<IHBBBddffQQQIQ")
+_OUTCOME = struct.Struct("<IHBBBddffQQQIIIIQ")
 
 
 class Outcome(NamedTuple):
@@ -173,8 +174,20 @@ class Outcome(NamedTuple):
     peak_memory: int  # bytes
     bytes_in: int
     bytes_out: int
+    storage_puts: int  # requests sent to storage: see Requests
+    storage_gets: int
+    storage_deletes: int
     log: bytes | memoryview
     data: bytes | memoryview
+
+    @property
+    def requests(self) -> Requests:
+        return Requests(self.storage_puts, self.storage_gets, self.storage_deletes)
+
+    def after(self, earlier: Requests) -> Outcome:
+        """The same with the requests of earlier attempts added to its own."""
+        puts, gets, deletes = self.requests.plus(earlier)
+        return self._replace(storage_puts=puts, storage_gets=gets, storage_deletes=deletes)
 
 
 def encode_outcome(outcome: Outcome) -> bytes:

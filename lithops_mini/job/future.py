@@ -55,6 +55,9 @@ def stats_of(settled: Settled) -> CallStats:
         worker_id=worker_id,
         cold=bool(outcome.cold),
         status=wire.Status(outcome.status).name.lower(),
+        storage_puts=outcome.storage_puts,
+        storage_gets=outcome.storage_gets,
+        storage_deletes=outcome.storage_deletes,
     )
 
 

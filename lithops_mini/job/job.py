@@ -15,7 +15,7 @@ from lithops_mini import records, wire
 from lithops_mini.compute.base import Activation
 from lithops_mini.job.future import ResponseFuture, Settled, stats_of
 from lithops_mini.progress import Counters
-from lithops_mini.records import CallStats
+from lithops_mini.records import NO_REQUESTS, CallStats
 from lithops_mini.worker import serialize
 
 
@@ -46,6 +46,7 @@ class Call:
         "dispatched",
         "future",
         "id",
+        "requests",
         "source",
         "stored",
         "throttled",
@@ -69,6 +70,7 @@ class Call:
         self.source = source  # number of the data object it reads
         self.waiting_for = len(dependencies)  # how many of them must end before it may start
         self.attempt = 1
+        self.requests = NO_REQUESTS  # its earlier attempts sent to storage, as far as they were answered
         self.throttled = 0  # times a service said it has too much to do
         self.dispatched: float | None = None
         self.activation: Activation | None = None  # of the message it is in

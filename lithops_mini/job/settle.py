@@ -93,13 +93,15 @@ class Settle:
         missing = {call.id: call for call in _unended(calls)}
         settled: list[Outcome] = []
         given_back: list[Call] = []
-        failed, received, longest = 0, 0, 0.0
+        failed, received, longest, as_it_came = 0, 0, 0.0, True
         for outcome in wire.iter_outcomes(outcomes):
             received += 1
             call = missing.get(outcome.call)
             if call is None or outcome.attempt != call.attempt:
                 continue  # not asked for: only what was sent can come back
             del missing[call.id]
+            if call.attempt > 1:
+                outcome, as_it_came = outcome.after(call.requests), False
             if (took := outcome.ended - outcome.started) > longest:
                 longest = took
             if outcome.log and not self._shows_output and logger.isEnabledFor(logging.DEBUG):
@@ -118,11 +120,11 @@ class Settle:
         for call in reversed(given_back):  # each goes before all others: so the first is the first again
             self._again(job, call, 0.0)
         for call in missing.values():
-            lost = empty_outcome(_sent(call), Status.DIED, "the worker's reply has no word of this call")
+            lost = _lost(call, Status.DIED, "the worker's reply has no word of this call")
             if self._fail(job, call, lost, worker_id):
                 settled.append(lost)
                 failed += 1
-        if missing or len(settled) < received:
+        if missing or len(settled) < received or not as_it_came:
             reply = _record(worker_id, settled)
         self._count(job, reply, done=len(settled), failed=failed)
         return longest
@@ -141,7 +143,7 @@ class Settle:
             elif retryable and reason != Reason.THROTTLED and call.attempt <= job.policy.retries:
                 self._retry(job, call, str(error))
             else:
-                lost = empty_outcome(_sent(call), status, str(error))
+                lost = _lost(call, status, str(error))
                 # Each future its own exception: what is noted on one is not true of the others.
                 if self._resolve(job, call, lost, "", copy.copy(error)):
                     settled.append(lost)
@@ -206,6 +208,7 @@ class Settle:
             text = bytes(outcome.data).decode()
             error, failure, retry = _LOST[status](text), None, status in _RETRIED
         if retry and call.attempt <= job.policy.retries:
+            call.requests = outcome.requests
             why = f"{failure.type_name}: {failure.message}" if failure else str(error)
             self._retry(job, call, why)
             return False
@@ -274,7 +277,7 @@ class Settle:
         return True
 
     def _note_cancelled(self, job: Job, call: Call) -> Outcome:
-        outcome = empty_outcome(_sent(call), Status.CANCELLED, "cancelled")
+        outcome = _lost(call, Status.CANCELLED, "cancelled")
         self._note(job, call, outcome, "")
         return outcome
 
@@ -351,6 +354,11 @@ def add_notes(error: BaseException, notes: Sequence[str]) -> None:
 def _record(worker_id: str, settled: Sequence[Outcome]) -> bytes:
     """A reply with just the outcomes that counted; empty if there are none."""
     return wire.encode_reply(worker_id, b"".join(map(wire.encode_outcome, settled))) if settled else b""
+
+
+def _lost(call: Call, status: Status, text: str) -> Outcome:
+    """The outcome of an attempt that has none of its own."""
+    return empty_outcome(_sent(call), status, text).after(call.requests)
 
 
 def _sent(call: Call) -> wire.Call:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, ClassVar
 
 from lithops_mini.errors import InputError
+from lithops_mini.records import Requests
 
 Body = bytes | bytearray | memoryview | Sequence[bytes | bytearray | memoryview] | BinaryIO
 """What put() takes: one buffer, several buffers (written one after the other, never joined in memory), or an open
@@ -40,7 +41,8 @@ class StorageBackend(ABC):
     """Bytes under (bucket, key). All methods may be called from many threads at once.
 
     Errors: ``NoSuchBucket``, ``NoSuchObject``, ``ObjectExists``, ``ObjectChanged``, ``AccessDenied``,
-    ``StorageUnavailable`` when the same request may succeed later, else ``StorageError``; ``InputError`` for a bucket name or key that no object can have.
+    ``StorageUnavailable`` when the same request may succeed later, else ``StorageError``; ``InputError`` for a bucket
+    name or key that no object can have.
     """
 
     Options: ClassVar[type[Any]]  # a frozen dataclass: the backend's own settings
@@ -114,6 +116,10 @@ class StorageBackend(ABC):
         object.
         """
         return {}
+
+    def requests(self) -> Requests | None:
+        """The requests this backend has sent so far; ``None`` if it has no service that would charge for them."""
+        return None
 
     def presigned_url(self, bucket: str, key: str, *, method: str = "get", expires: float = 3600) -> str:
         """Return a URL by which anybody may get (or ``put``) this object for so many seconds, without credentials."""

@@ -13,6 +13,7 @@ import os
 import re
 import threading
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -21,6 +22,7 @@ from itertools import chain, islice
 from typing import Any, BinaryIO, ClassVar
 
 from lithops_mini.errors import ConfigError, InputError, NoSuchBucket, NoSuchObject, ObjectExists, StorageError
+from lithops_mini.records import Requests
 from lithops_mini.storage import s3_transfer
 from lithops_mini.storage.base import MAX_METADATA, Body, ObjectInfo, Progress, StorageBackend
 from lithops_mini.storage.s3_errors import Service, code_of, retried, translated
@@ -58,6 +60,8 @@ class S3Storage(StorageBackend):
         self._lock = threading.Lock()
         self._owner = 0  # the process that made the client: a forked child must not use its connections
         self._made: Any = None
+        self._sent: Counter[str] = Counter()  # requests, by the fields of Requests
+        self._counting = threading.Lock()
         self._failures: tuple[type[Exception], ...] = ()  # what the SDK raises
         self._service = Service("the service", "", self.credentials_hint, self.permissions)
 
@@ -239,6 +243,20 @@ class S3Storage(StorageBackend):
             # It needs the same permission as HEAD, whose answer could not say what is wrong.
             self._client().list_objects_v2(Bucket=bucket, MaxKeys=1)
 
+    def requests(self) -> Requests:
+        with self._counting:
+            return Requests(**self._sent)
+
+    def _count(self, request: Any, event_name: str, **_: Any) -> None:
+        """Count a request that is about to be sent; the SDK tells of each, and again when it repeats it."""
+        operation = event_name.rpartition(".")[2]
+        if operation.startswith(("Delete", "Abort")):
+            kind = "deletes"
+        else:
+            kind = "puts" if request.method in ("PUT", "POST") or operation.startswith("List") else "gets"
+        with self._counting:
+            self._sent[kind] += 1
+
     def close(self) -> None:
         with self._lock:
             if self._made is not None and self._owner == os.getpid():
@@ -270,6 +288,7 @@ class S3Storage(StorageBackend):
             client.meta.endpoint_url, client.meta.region_name, self.credentials_hint, self.permissions
         )
         client.meta.events.register("needs-retry.s3", _repeat)
+        client.meta.events.register("before-send.s3", self._count)
         return client
 
     def _session(self, **settings: Any) -> Any:

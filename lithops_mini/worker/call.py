@@ -16,6 +16,7 @@ from typing import Any
 
 from lithops_mini import records, registry, wire
 from lithops_mini.errors import LithopsMiniError, StorageError, StorageUnavailable
+from lithops_mini.records import NO_REQUESTS, Requests
 from lithops_mini.storage.base import StorageBackend
 from lithops_mini.worker import code, dependencies, serialize
 
@@ -52,6 +53,7 @@ class Job:
         self._function: Callable[..., Any] | None = None
         self._sources: dict[str, str] = {}
         self.cpu = (0.0, 0.0)  # user and system seconds of this process when the last call ended
+        self._requests = NO_REQUESTS  # sent by the storage then
 
     def share(self, other: Job) -> None:
         """Take over what a job with the same function has loaded already."""
@@ -168,9 +170,27 @@ class Job:
         user, system = self.cpu
         self.cpu = _cpu()
         cpu = self.cpu[0] - user, self.cpu[1] - system
+        sent, self._requests = self._requests, self._sent()
         return wire.Outcome(
-            call.id, call.attempt, status, place, cold, started, ended, *cpu, peak, bytes_in, size, log, data
+            call.id,
+            call.attempt,
+            status,
+            place,
+            cold,
+            started,
+            ended,
+            *cpu,
+            peak,
+            bytes_in,
+            size,
+            *self._requests.since(sent),
+            log,
+            data,
         )
+
+    def _sent(self) -> Requests:
+        requests = None if self._storage is None else self._storage.requests()
+        return NO_REQUESTS if requests is None else requests
 
     def _apply(
         self, call: wire.Call, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -332,9 +352,24 @@ def empty_outcome(
 ) -> wire.Outcome:
     """The outcome of a call that did not return, with a sentence that says why."""
     ended = time.time() if started else 0.0
-    data = text.encode()
     return wire.Outcome(
-        call.id, call.attempt, status, wire.INLINE, 0, started, ended, 0.0, 0.0, 0, len(call.arguments), 0, log, data
+        call.id,
+        call.attempt,
+        status,
+        wire.INLINE,
+        cold=0,
+        started=started,
+        ended=ended,
+        cpu_user=0.0,
+        cpu_system=0.0,
+        peak_memory=0,
+        bytes_in=len(call.arguments),
+        bytes_out=0,
+        storage_puts=0,
+        storage_gets=0,
+        storage_deletes=0,
+        log=log,
+        data=text.encode(),
     )
 
 
