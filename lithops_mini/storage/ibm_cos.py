@@ -82,11 +82,11 @@ class IbmCosStorage(S3Storage):
     )
     permissions: ClassVar[Mapping[str, str]] = {
         "store": "the role Writer, or Object Writer",
-        "read": "the role Reader, or Object Reader",
-        "describe": "the role Reader, or Object Reader",
-        "list": "the role Reader, or Content Reader",
-        "open": "the role Reader, or Content Reader",
-        "delete": "the role Writer, or Object Writer",
+        "read": "the role Content Reader, or Object Reader",
+        "describe": "the role Content Reader, or Object Reader",
+        "list": "the role Content Reader",
+        "open": "the role Content Reader",
+        "delete": "the role Writer",
         "create": "the role Writer on the storage instance",
     }
 

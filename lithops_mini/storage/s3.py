@@ -39,6 +39,8 @@ _MARK = "lithops-mini-put"  # metadata by which a put knows its own object again
 # Answers after which a request is to be sent again, and the SDK does not: what came is not what was sent, or another
 # writer is at it.
 _REPEATED = ("BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody", "ConditionalRequestConflict")
+# Failures that the SDK repeats for half a minute, and that stay.
+_LASTING = ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER")
 
 
 class S3Storage(StorageBackend):
@@ -183,8 +185,7 @@ class S3Storage(StorageBackend):
             raise InputError(f"after={after!r:.100} is not what a key can be")
         question: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix} | ({"StartAfter": after} if after else {})
         while True:
-            with self._errors(f"list {prefix!r} in", bucket):
-                page = self._client().list_objects_v2(**question)
+            page = self._page(f"list {prefix!r} in", **question)
             for found in page.get("Contents", ()):
                 yield _info(found["Key"], found["Size"], found, {})
             if not page.get("IsTruncated"):
@@ -239,9 +240,17 @@ class S3Storage(StorageBackend):
 
     def head_bucket(self, bucket: str) -> None:
         check_bucket(bucket)
-        with self._errors("open", bucket):
-            # It needs the same permission as HEAD, whose answer could not say what is wrong.
-            self._client().list_objects_v2(Bucket=bucket, MaxKeys=1)
+        # It needs the same permission as HEAD, whose answer could not say what is wrong.
+        self._page("open", Bucket=bucket, MaxKeys=1)
+
+    def _page(self, action: str, **question: Any) -> Any:
+        """A page of a listing."""
+        with self._errors(action, question["Bucket"]):
+            page = self._client().list_objects_v2(**question)
+        if "Name" not in page:  # as when a web server, or the service's console, says 200 to everything
+            why = f"{self._service.endpoint} is no S3 service: check the endpoint"
+            raise StorageError(f"cannot {action} bucket {question['Bucket']!r}: {why}")
+        return page
 
     def requests(self) -> Requests:
         with self._counting:
@@ -287,7 +296,7 @@ class S3Storage(StorageBackend):
         self._service = Service(
             client.meta.endpoint_url, client.meta.region_name, self.credentials_hint, self.permissions
         )
-        client.meta.events.register("needs-retry.s3", _repeat)
+        client.meta.events.register_first("needs-retry.s3", _repeat)
         client.meta.events.register("before-send.s3", self._count)
         return client
 
@@ -426,10 +435,26 @@ def _put_in_parts(
         raise
 
 
-def _repeat(attempts: int, response: Any, **_: Any) -> float | None:
-    """Tell the SDK to send a request again, after so many seconds; ``None``: as it sees fit."""
-    code = response[1].get("Error", {}).get("Code") if response else None
+def _repeat(attempts: int, response: Any, caught_exception: Exception | None = None, **_: Any) -> float | None:
+    """Tell the SDK to send a request again, after so many seconds; ``None``: as it sees fit.
+
+    Raises what it would repeat, or follow, in vain.
+    """
+    if caught_exception is not None and any(reason in str(caught_exception) for reason in _LASTING):
+        raise caught_exception
+    if response is None:
+        return None
+    http, answer = response
+    code = answer.get("Error", {}).get("Code", "")
+    moved = http.status_code in (301, 302, 307, 308) and code in ("", str(http.status_code))
+    if moved and "x-amz-bucket-region" not in http.headers:  # the SDK would ask there for the region, for ever
+        target = _origin(http.headers.get("Location", "")) or "another place"
+        raise StorageError(f"{_origin(http.url)} is no S3 service: it redirects to {target}; check the endpoint")
     return 0.1 * 2**attempts if code in _REPEATED and attempts < _ATTEMPTS else None
+
+
+def _origin(url: str) -> str:
+    return "/".join(url.split("/", 3)[:3])
 
 
 def _exists(bucket: str, key: str) -> ObjectExists:

@@ -24,7 +24,8 @@ from lithops_mini.errors import (
 _WRONG_KEYS = "the secret access key does not belong to the access key: check both"
 _CLOCK = "the clock of this machine is wrong by more than the service accepts: set it, best by NTP"
 _EXPIRED = "the session token has expired or is wrong: get new credentials"
-_REGION = "it is in another region than {region!r}: set the region to the bucket's own"
+_REGION = "it is in {its_region}, not in {region!r}: set the region, and the endpoint if you set one, to the bucket's"
+_FOREIGN = "{endpoint} does not answer as an S3 service (HTTP {status}): check the endpoint, and proxies on the way"
 _BUSY = "the service has too much to do, and kept saying so: try again later, or with fewer workers"
 _BROKEN = "the service failed, and kept failing: try again later"
 _DAMAGED = "the data was damaged on its way, again and again: look at the network, or use https"
@@ -121,7 +122,9 @@ def translated(error: Exception, action: str, where: str, service: Service) -> E
     needed = service.permissions.get(action.partition(" ")[0])
     why = text.format(
         endpoint=service.endpoint,
+        status=_status_of(error),
         region=service.region,
+        its_region=repr(found) if (found := _region_of(error)) else "another region",
         credentials=service.credentials,
         permission=f"they need {needed}" if needed else "ask the bucket's owner",
         error=_one_line(error),
@@ -131,22 +134,40 @@ def translated(error: Exception, action: str, where: str, service: Service) -> E
 
 def code_of(error: Exception) -> str:
     """The code of the service's answer, or its status in digits; empty if there was no answer."""
-    response: Mapping[str, Any] = getattr(error, "response", None) or {}
-    return str(response.get("Error", {}).get("Code", ""))
+    return str(_answer(error).get("Error", {}).get("Code", ""))
+
+
+def _answer(error: Exception) -> Mapping[str, Any]:
+    """What the service said; empty if it said nothing."""
+    return getattr(error, "response", None) or {}
+
+
+def _status_of(error: Exception) -> str:
+    return str(_answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
+
+
+def _region_of(error: Exception) -> str | None:
+    """The region a service says the bucket is in."""
+    headers = _answer(error).get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    region: str | None = _answer(error).get("Error", {}).get("Region") or headers.get("x-amz-bucket-region")
+    return region
 
 
 def retried(error: Exception) -> bool:
     """Whether the SDK had sent the request before, so that an earlier one may have done what this one could not."""
-    response: Mapping[str, Any] = getattr(error, "response", None) or {}
-    return bool(response.get("ResponseMetadata", {}).get("RetryAttempts"))
+    return bool(_answer(error).get("ResponseMetadata", {}).get("RetryAttempts"))
 
 
 def _look_up(error: Exception) -> tuple[type[Exception], str]:
-    response: Mapping[str, Any] = getattr(error, "response", None) or {}
-    status = str(response.get("ResponseMetadata", {}).get("HTTPStatusCode", ""))
-    for key in (code_of(error), status):
+    code, status = code_of(error), _status_of(error)
+    bare = code in ("", status) and getattr(error, "operation_name", "HeadObject") != "HeadObject"
+    if bare and status.startswith("4") and status != "429":  # the answer to a HEAD alone has no code
+        return StorageError, _FOREIGN
+    for key in (code, status):
         if key in _CODES:
             return _CODES[key]
+    if "WRONG_VERSION_NUMBER" in str(error):
+        return StorageError, "{endpoint} does not speak TLS: begin it with http:, or give another port"
     for cls in type(error).__mro__:
         if cls.__name__ in _EXCEPTIONS:
             return _EXCEPTIONS[cls.__name__]
