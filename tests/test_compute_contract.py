@@ -58,11 +58,15 @@ class OneShot(ComputeBackend):
         self._lock = threading.Lock()
         self._running = set()
         self._count = 0
+        self._environment = {}
         self._closed = False
 
     @property
     def concurrency(self):
         return self._concurrency
+
+    def lend_credentials(self, variables):
+        self._environment = variables
 
     def deploy(self):
         pass
@@ -73,7 +77,7 @@ class OneShot(ComputeBackend):
                 if self._closed:
                     raise InvocationError("closed", reason=Reason.CANCELLED)
                 self._count += 1
-                supervisor = Supervisor(f"oneshot/{self._count}", directory)
+                supervisor = Supervisor(f"oneshot/{self._count}", directory, environment=self._environment)
                 self._running.add(supervisor)
             activation.stoppable(supervisor.cancel)
             try:

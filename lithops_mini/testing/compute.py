@@ -14,6 +14,7 @@ the storage, so the workers may be anywhere. A promise that a backend does not m
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import random
 import subprocess
@@ -28,7 +29,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from lithops_mini import registry
+from lithops_mini import records, registry
 from lithops_mini.compute.base import Activation, ComputeBackend
 from lithops_mini.config import Config, load
 from lithops_mini.errors import (
@@ -89,6 +90,9 @@ class ComputeContract:
 
     reuses_workers: ClassVar[bool] = True
     """Whether messages that follow each other are run by the same, warm worker."""
+
+    lends: ClassVar[bool] = True
+    """Whether workers have what ``lend_credentials`` was given; ``False`` where they have an identity of their own."""
 
     together: ClassVar[int] = 4
     """How many messages at once are tried, if the backend takes so many."""
@@ -265,6 +269,34 @@ class ComputeContract:
         assert [value for value, _ in seen] == [None, None, "first", "first", "é =\n", "é =\n", None, None]
         assert all(rest for _, rest in seen)
         assert name not in os.environ
+
+    def test_workers_have_what_was_lent(
+        self, make_backend: Callable[[], ComputeBackend], kind: type[ComputeBackend], messages: Messages
+    ) -> None:
+        self._need_lending()
+        name, secret = _secret()
+        backend, other = make_backend(), make_backend()
+        backend.lend_credentials({name: secret})
+        backend.deploy()
+
+        def read(_: int) -> str:
+            return _digest(os.environ.get(name, ""))
+
+        def die(_: int) -> None:
+            os._exit(5)
+
+        for env in ({}, {f"{name}_OTHER": "other"}, {}):
+            reply = backend.invoke(messages.payload(read, [0, 1], env=env), Activation())
+            assert messages.values(reply) == [_digest(secret)] * 2
+        if kind.isolates:
+            assert statuses(backend.invoke(messages.payload(die, [0]), Activation())) == ["DIED"]
+        assert messages.values(backend.invoke(messages.payload(read, [0]), Activation())) == [_digest(secret)]
+        assert messages.values(other.invoke(messages.payload(read, [0]), Activation())) == [_digest("")]
+        assert name not in os.environ
+
+    def _need_lending(self) -> None:
+        if not self.lends:
+            pytest.skip("the backend's workers have an identity of their own (lends = False)")
 
     @pytest.mark.usefixtures("isolated")
     def test_output_is_kept(self, backend: ComputeBackend, messages: Messages) -> None:
@@ -602,6 +634,39 @@ class ComputeContract:
             with temporary_package({"__init__.py": f"first = {version}\n"}, name) as package:
                 assert executor.get_result(executor.map(lambda _: package.first, range(4))) == [version] * 4
 
+    def test_what_was_lent_is_in_no_message_and_no_record(
+        self,
+        executor_settings: Settings,
+        config: Config,
+        kind: type[ComputeBackend],
+        trace: Trace,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        self._need_lending()
+        name, secret = _secret()
+        storage = registry.find("storage", config.storage)
+        needed, invoke, carried = storage.worker_environment, kind.invoke, list[bytes]()
+
+        def carry(self: ComputeBackend, payload: bytes, activation: Activation) -> bytes:
+            reply = invoke(self, payload, activation)
+            carried.extend((bytes(payload), bytes(reply)))
+            return reply
+
+        def read(size: int) -> tuple[str, bytes]:
+            return _digest(os.environ.get(name, "")), bytes(size)
+
+        monkeypatch.setattr(storage, "worker_environment", lambda self: {**needed(self), name: secret})
+        monkeypatch.setattr(kind, "invoke", carry)
+        with function_executor(**{"progress": False, "data_cleaner": False, **executor_settings}) as executor:
+            found = executor.get_result(executor.map(read, [1, MIB], extra_env={f"{name}_OTHER": "other"}))
+        prefix = records.executor_prefix(executor.executor_id)
+        stored = [trace.storage.get_object(None, key) for key in trace.storage.list_keys(None, prefix)]
+        executor.clean()
+        assert [digest for digest, _ in found] == [_digest(secret)] * 2
+        assert len(carried) >= 2
+        assert len(stored) >= 3  # the manifest, a large result, what was settled
+        assert not any(secret.encode() in data for data in (*carried, *stored))
+
     def test_local_files_are_data_where_files_are_shared(
         self, executor: FunctionExecutor, kind: type[ComputeBackend], tmp_path: Path
     ) -> None:
@@ -689,6 +754,16 @@ def _filling() -> Callable[[int], int]:
 
 
 # ---------------------------------------------------------------- looking and waiting
+
+
+def _secret() -> tuple[str, str]:
+    """The name of an environment variable and a secret for it."""
+    return f"LM_CONTRACT_{os.urandom(4).hex()}", os.urandom(16).hex()
+
+
+def _digest(text: str) -> str:
+    """By this a call can tell what it has without telling it."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _children() -> set[int]:
