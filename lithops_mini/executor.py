@@ -95,9 +95,8 @@ class FunctionExecutor:
         self._compute: ComputeBackend = registry.find("compute", self.config.backend)(self.config.compute_options)
         try:
             self._storage: StorageBackend = registry.find("storage", self.config.storage)(self.config.storage_options)
-            self._compute.lend_credentials(self._storage.worker_environment())
-            self._compute.deploy()
             self._storage.create_bucket(job.storage_bucket)
+            self._compute.deploy(self._storage.worker_needs(job.storage_bucket))
         except BaseException:
             self._compute.close()
             raise

@@ -65,11 +65,8 @@ class OneShot(ComputeBackend):
     def concurrency(self):
         return self._concurrency
 
-    def lend_credentials(self, variables):
-        self._environment = variables
-
-    def deploy(self):
-        pass
+    def deploy(self, needs):
+        self._environment = needs.environment
 
     def invoke(self, payload, activation):
         with self._lanes, tempfile.TemporaryDirectory() as directory:

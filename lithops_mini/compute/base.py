@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar
+
+from lithops_mini.storage.base import WorkerNeeds
 
 
 class Activation:
     """One message in flight: how its sender has calls of it stopped, and learns of some while others still run."""
 
-    def __init__(self, deliver: Callable[[bytes], None] | None = None) -> None:
-        """``deliver(reply)`` takes a reply about some of the calls; ``None``: one reply about all is wanted."""
+    def __init__(self, deliver: Callable[[bytes], None] | None = None, *, memory: int | None = None) -> None:
+        """``deliver(reply)`` takes a reply about some of the calls; ``None``: one reply about all is wanted.
+        ``memory``: bytes that a call may hold; ``None``: what the backend gives.
+        """
         self.deliver = deliver  # for the backend, before invoke() returns a reply about the other calls
+        self.memory = memory
         self._lock = threading.Lock()
         self._stopped: frozenset[int] = frozenset()
         self._stop: Callable[[frozenset[int]], None] | None = None
@@ -55,6 +60,11 @@ class ComputeBackend(ABC):
     isolates: ClassVar[bool] = True  # a call that kills its process does not kill ours, and can be stopped
 
     @property
+    def reaches_files(self) -> bool:
+        """Whether workers can be given directories of this machine; settled once it is deployed."""
+        return True
+
+    @property
     @abstractmethod
     def concurrency(self) -> int:
         """How many messages may be in flight at once (at least 1)."""
@@ -68,15 +78,13 @@ class ComputeBackend(ABC):
         their outcome. Raises ``InvocationError`` with a reason.
         """
 
-    def lend_credentials(self, variables: Mapping[str, str]) -> None:  # noqa: B027 - most platforms give an identity
-        """Take the environment variables by which workers reach their storage; called once, before ``deploy``.
-
-        They are secret. A backend whose workers have an identity of their own leaves them aside.
-        """
-
     @abstractmethod
-    def deploy(self) -> None:
-        """Make the runtime ready, as far as that needs no waiting; may be repeated, does nothing the second time."""
+    def deploy(self, needs: WorkerNeeds) -> None:
+        """Make the runtime ready, with what workers need to reach their storage; the second time it changes nothing.
+
+        A backend whose workers have an identity of their own leaves the credentials aside. Raises ``ConfigError`` for
+        what the workers cannot be given.
+        """
 
     @abstractmethod
     def close(self) -> None:

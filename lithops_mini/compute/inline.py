@@ -14,6 +14,7 @@ from typing import ClassVar
 from lithops_mini import wire
 from lithops_mini.compute.base import Activation, ComputeBackend
 from lithops_mini.errors import InvocationError, Reason
+from lithops_mini.storage.base import WorkerNeeds
 from lithops_mini.worker.call import Jobs, set_environment
 
 
@@ -42,11 +43,8 @@ class InlineCompute(ComputeBackend):
     def concurrency(self) -> int:
         return 1
 
-    def lend_credentials(self, variables: Mapping[str, str]) -> None:
-        self._environment = variables
-
-    def deploy(self) -> None:
-        pass
+    def deploy(self, needs: WorkerNeeds) -> None:
+        self._environment = needs.environment
 
     def invoke(self, payload: bytes, activation: Activation) -> bytes:
         with self._one:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from lithops_mini.compute.base import Activation, ComputeBackend
 from lithops_mini.compute.scratch import Scratch
 from lithops_mini.errors import InvocationError, Reason
+from lithops_mini.storage.base import WorkerNeeds
 from lithops_mini.worker.supervisor import Supervisor
 
 # What an idle worker has time for when it is asked to end, in seconds.
@@ -57,10 +57,8 @@ class LocalhostCompute(ComputeBackend):
     def concurrency(self) -> int:
         return self._concurrency
 
-    def lend_credentials(self, variables: Mapping[str, str]) -> None:
-        self._environment.update(variables)
-
-    def deploy(self) -> None:
+    def deploy(self, needs: WorkerNeeds) -> None:
+        self._environment.update(needs.environment)
         # One process warms up while the client still prepares; the others start when there is work for them.
         self._all[0].start()
 

@@ -63,6 +63,7 @@ class AwsS3Storage(S3Storage):
     Options: ClassVar[type[Any]] = AwsS3Options
     shared_sections: ClassVar[Mapping[str, type[Any]]] = {"aws": AwsOptions}
     name = "aws_s3"
+    package = "botocore"
     sdk = "botocore"
     extra = "aws"
     credentials_hint = "run 'aws configure', or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or aws.profile"
@@ -89,7 +90,8 @@ class AwsS3Storage(S3Storage):
             request_checksum_calculation="when_required" if options.endpoint_url else "when_supported",
             response_checksum_validation="when_supported",
         )
-        session = self._session(profile=options.profile)
+        # Who is given keys needs no profile, and may be where there is none.
+        session = self._session(profile=None if options.access_key_id else options.profile)
         return session.create_client(
             "s3",
             region_name=options.region or session.get_config_variable("region") or "us-east-1",
@@ -100,6 +102,24 @@ class AwsS3Storage(S3Storage):
             aws_session_token=options.session_token,
             config=config,
         )
+
+    def worker_options(self) -> dict[str, Any]:
+        return super().worker_options() | {"region": self._client().meta.region_name}
+
+    def _credentials(self) -> dict[str, str | None]:
+        found = self._session(profile=self._options.profile).get_credentials()
+        if found is None:
+            return {}
+        access_key_id, secret_access_key, session_token, *_ = found.get_frozen_credentials()
+        return {
+            "access_key_id": access_key_id,
+            "secret_access_key": secret_access_key,
+            "session_token": session_token,
+        }
+
+    def _given_endpoint(self) -> str | None:
+        endpoint: str | None = self._options.endpoint_url
+        return endpoint
 
     def _location(self, region: str) -> dict[str, Any]:
         # The first region is the one that has no name here.

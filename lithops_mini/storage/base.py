@@ -37,6 +37,29 @@ class ObjectInfo:
     metadata: Mapping[str, str] = field(default_factory=dict)  # empty in listings
 
 
+@dataclass(frozen=True, slots=True)
+class HostPath:
+    """A directory or file of the client's machine that workers must see under the same path."""
+
+    path: str
+    writable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerNeeds:
+    """What a worker must have, besides ``worker_options()``, to reach a storage."""
+
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Variables with the credentials that a configuration gives. They are secret: they go into the environment of a
+    worker's processes or to its platform, never into a message or an object."""
+    found: Callable[[], Mapping[str, str]] = field(default=dict, repr=False)
+    """The same with the credentials that were found on this machine, for workers that find neither these nor their own:
+    as good as the ``environment``, and as long as they are valid."""
+    packages: tuple[str, ...] = ()  # distributions that must be installed there, such as "botocore"
+    paths: tuple[HostPath, ...] = ()
+    endpoint: str | None = None  # the URL of the service, where one was given
+
+
 class StorageBackend(ABC):
     """Bytes under (bucket, key). All methods may be called from many threads at once.
 
@@ -109,13 +132,9 @@ class StorageBackend(ABC):
     def worker_options(self) -> dict[str, Any]:
         """The options a worker needs to reach the same objects; never a credential."""
 
-    def worker_environment(self) -> dict[str, str]:
-        """Environment variables with the credentials that a worker needs besides ``worker_options()``.
-
-        Empty when it finds them itself. They are secret: they go to the workers' platform, never into a message or an
-        object.
-        """
-        return {}
+    def worker_needs(self, bucket: str) -> WorkerNeeds:
+        """What workers must have to read all objects, and to write those of jobs in ``bucket``, which exists."""
+        return WorkerNeeds()
 
     def requests(self) -> Requests | None:
         """The requests this backend has sent so far; ``None`` if it has no service that would charge for them."""

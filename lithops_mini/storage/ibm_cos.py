@@ -75,6 +75,7 @@ class IbmCosStorage(S3Storage):
     Options: ClassVar[type[Any]] = IbmCosOptions
     shared_sections: ClassVar[Mapping[str, type[Any]]] = {"ibm": IbmOptions}
     name = "ibm_cos"
+    package = "ibm-cos-sdk-core"
     sdk = "ibm_botocore"
     extra = "ibm"
     credentials_hint = (
@@ -120,6 +121,19 @@ class IbmCosStorage(S3Storage):
             return options.private_endpoint
         network = "" if options.network == "public" else f"{options.network}."
         return options.endpoint or f"https://s3.{network}{options.region}.cloud-object-storage.appdomain.cloud"
+
+    def _given_endpoint(self) -> str | None:
+        endpoint: str | None = self._options.endpoint
+        return endpoint
+
+    def _credentials(self) -> dict[str, str | None]:
+        found = self._session().get_credentials()
+        if found is None:
+            return {}
+        if hasattr(found, "token_manager"):
+            return {"iam_api_key": found.api_key_id}
+        access_key_id, secret_access_key, *_ = found.get_frozen_credentials()
+        return {"access_key_id": access_key_id, "secret_access_key": secret_access_key}
 
     def _signature(self, session: Any) -> str:
         options: IbmCosOptions = self._options

@@ -2,6 +2,7 @@
 
     <storage_path>/                 0700, owned by the user
       .temporary/                   bodies being written; renamed to their place when complete
+      <bucket>/lithops_mini/.temporary/  the same for the jobs' own objects
       .metadata/<etag>              the metadata of the objects that have some, as JSON
       <bucket>/<part>/<part>/...    directories 0700, files 0600
 
@@ -23,8 +24,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, BinaryIO, ClassVar
 
 from lithops_mini.errors import AccessDenied, ConfigError, InputError, ObjectChanged, ObjectExists, StorageError
-from lithops_mini.storage.base import MAX_METADATA, Body, ObjectInfo, StorageBackend
-from lithops_mini.storage.tree import Tree, etag_of, info_of, listing, make_private, open_root, reap, split_key
+from lithops_mini.records import OWN_PREFIX
+from lithops_mini.storage.base import MAX_METADATA, Body, HostPath, ObjectInfo, StorageBackend, WorkerNeeds
+from lithops_mini.storage.tree import (
+    TEMPORARY,
+    Tree,
+    etag_of,
+    info_of,
+    listing,
+    make_private,
+    open_root,
+    split_key,
+)
 
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _BLOCK = 1 << 20  # bytes copied at a time from a file
@@ -86,7 +97,7 @@ class LocalhostStorage(StorageBackend):
         with self._tree(bucket, f"store {key!r} in") as tree:
             if if_absent and tree.holds(parts):  # the publishing decides; this spares writing a large body in vain
                 raise _exists(bucket, key)
-            fd, draft = tree.create_draft()
+            fd, draft = tree.create_draft(parts)
             try:
                 try:
                     _write_body(fd, body)
@@ -159,7 +170,6 @@ class LocalhostStorage(StorageBackend):
         try:
             root = open_root(self.path)
             try:
-                reap(root)
                 with suppress(FileExistsError):
                     os.mkdir(bucket, 0o700, dir_fd=root)
             finally:
@@ -168,7 +178,8 @@ class LocalhostStorage(StorageBackend):
             raise
         except OSError as error:
             raise _refused(error, f"create bucket {bucket!r}", self.path) from error
-        self.head_bucket(bucket)
+        with self._tree(bucket, "open") as tree:
+            tree.reap()
 
     def head_bucket(self, bucket: str) -> None:
         with self._tree(bucket, "open"):
@@ -176,6 +187,12 @@ class LocalhostStorage(StorageBackend):
 
     def worker_options(self) -> dict[str, Any]:
         return asdict(LocalhostStorageOptions(self.path))
+
+    def worker_needs(self, bucket: str) -> WorkerNeeds:
+        own = OWN_PREFIX.rstrip("/")
+        with self._tree(bucket, "prepare") as tree:
+            tree.directory([own.encode(), TEMPORARY], create=True)
+        return WorkerNeeds(paths=(HostPath(self.path), HostPath(f"{self.path}/{bucket}/{own}", writable=True)))
 
     def _describe(self, bucket: str) -> str:
         return f"bucket {bucket!r} (a directory of {self.path})"

@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, ClassVar
 from lithops_mini.errors import ConfigError, InputError, NoSuchBucket, NoSuchObject, ObjectExists, StorageError
 from lithops_mini.records import Requests
 from lithops_mini.storage import s3_transfer
-from lithops_mini.storage.base import MAX_METADATA, Body, ObjectInfo, Progress, StorageBackend
+from lithops_mini.storage.base import MAX_METADATA, Body, HostPath, ObjectInfo, Progress, StorageBackend, WorkerNeeds
 from lithops_mini.storage.s3_errors import Service, code_of, retried, translated
 
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,62}", re.ASCII)
@@ -47,13 +47,14 @@ class S3Storage(StorageBackend):
     """Buckets and objects of an S3 service. Keys are what the service takes, without characters that XML lacks."""
 
     name: ClassVar[str]  # as a configuration calls it
+    package: ClassVar[str]  # the distribution of the SDK's part that is used
     sdk: ClassVar[str]  # the package with the SDK's session, exceptions and configuration
     extra: ClassVar[str]  # the extra of ours that installs it
     permissions: ClassVar[Mapping[str, str]]  # what each action needs, for error messages
     credentials_hint: ClassVar[str]
 
     def __init__(self, options: Any) -> None:
-        """``options``, an instance of ``Options``; those that are secret may come from ``worker_environment()``."""
+        """``options``, an instance of ``Options``; those that are secret may come from ``worker_needs()``."""
         secrets = self._secret_names()
         if all(getattr(options, name) is None for name in secrets):
             lent = {name: value for name in secrets if (value := os.environ.get(self._variable(name)))}
@@ -75,10 +76,30 @@ class S3Storage(StorageBackend):
         secrets = self._secret_names()
         return {f.name: getattr(self._options, f.name) for f in fields(self._options) if f.name not in secrets}
 
-    def worker_environment(self) -> dict[str, str]:
+    def worker_needs(self, bucket: str) -> WorkerNeeds:
+        bundle = self._options.ca_bundle
+        return WorkerNeeds(
+            environment=self._variables({name: getattr(self._options, name) for name in self._secret_names()}),
+            found=self._found,
+            packages=(self.package,),
+            paths=(HostPath(os.path.abspath(bundle)),) if bundle else (),
+            endpoint=self._given_endpoint(),
+        )
+
+    def _found(self) -> dict[str, str]:
+        return self._variables(self._credentials())
+
+    def _variables(self, secrets: Mapping[str, str | None]) -> dict[str, str]:
         # Names of ours, not of the SDK's: those would also be found by a function that uses the SDK for itself.
-        secrets = {name: getattr(self._options, name) for name in self._secret_names()}
         return {self._variable(name): value for name, value in secrets.items() if value is not None}
+
+    @abstractmethod
+    def _credentials(self) -> dict[str, str | None]:
+        """What the SDK finds if the options have no credentials, under the options' names."""
+
+    @abstractmethod
+    def _given_endpoint(self) -> str | None:
+        """The URL of the service, if a user has given one."""
 
     def _secret_names(self) -> list[str]:
         return [f.name for f in fields(self.Options) if f.metadata.get("secret")]

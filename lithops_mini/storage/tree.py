@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
+from lithops_mini import records
 from lithops_mini.errors import AccessDenied, InputError, NoSuchBucket, NoSuchObject, StorageError
 from lithops_mini.storage.base import ObjectInfo
 
@@ -16,7 +17,8 @@ MAX_KEY = 1024  # bytes of UTF-8, as in S3
 MAX_PART = 255  # bytes of a file name on the file systems in use
 STALE = 24 * 3600.0  # seconds after its last write until a temporary file is taken for a crashed writer's
 
-_TEMPORARY = b".temporary"
+TEMPORARY = b".temporary"  # the name of directories with drafts; no key has it as a part
+_OWN = records.OWN_PREFIX.rstrip("/").encode()
 _METADATA = b".metadata"
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _OPEN_OBJECT = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # O_NONBLOCK: a named pipe must not hang us
@@ -42,6 +44,8 @@ def _split(key: bytes) -> Sequence[bytes]:
             f"{_shown(key)} cannot be a key here: its parts between slashes are file names, so none is empty, '.' or "
             "'..' or contains a NUL"
         )
+    if TEMPORARY in parts:
+        raise InputError(f"{_shown(key)} cannot be a key here: what is in {TEMPORARY.decode()} is no object yet")
     if len(key) > MAX_PART and len(max(parts, key=len)) > MAX_PART:
         raise InputError(
             f"{_shown(key)} cannot be a key here: a part of it is longer than a file name ({MAX_PART} bytes)"
@@ -56,10 +60,11 @@ def _shown(key: bytes) -> str:
 class Tree:
     """A bucket's open directories, for one operation in one thread."""
 
-    __slots__ = ("_parent", "bucket", "bucket_name", "path", "root")
+    __slots__ = ("_drafts", "_parent", "bucket", "bucket_name", "path", "root")
 
     def __init__(self, path: str, bucket: str) -> None:
         self.path, self.bucket_name = path, bucket
+        self._drafts = -1
         try:
             self.root = open_root(path)
         except FileNotFoundError as error:
@@ -71,6 +76,7 @@ class Tree:
             raise
 
     def close(self) -> None:
+        self._close_drafts()
         self._leave()
         os.close(self.bucket)
         os.close(self.root)
@@ -156,10 +162,27 @@ class Tree:
             raise self._no_such_object(parts)
         return fd
 
-    def create_draft(self) -> tuple[int, bytes]:
-        """Return the descriptor of a new file for a body, and its name below the root."""
-        name = b"%s/%s" % (_TEMPORARY, os.urandom(12).hex().encode())
-        return self._create_private(name), name
+    def create_draft(self, parts: Sequence[bytes]) -> tuple[int, bytes]:
+        """Return the descriptor of a new file for the body of this key, and its name for the other methods."""
+        self._open_drafts(own=parts[0] == _OWN, create=True)
+        name = os.urandom(12).hex().encode()
+        return os.open(name, _OPEN_NEW, 0o600, dir_fd=self._drafts), name
+
+    def _open_drafts(self, *, own: bool, create: bool) -> None:
+        """Those of the jobs' own objects are beside these: a container has that directory alone to write to, and
+        nothing can be renamed from one mounted directory to another.
+        """
+        if own:
+            self._drafts = os.dup(self.directory([_OWN, TEMPORARY], create=create))
+            return
+        try:
+            self._drafts = os.open(TEMPORARY, _OPEN_DIRECTORY, dir_fd=self.root)
+        except FileNotFoundError:
+            if not create:
+                raise
+            with suppress(FileExistsError):
+                os.mkdir(TEMPORARY, 0o700, dir_fd=self.root)
+            self._drafts = os.open(TEMPORARY, _OPEN_DIRECTORY, dir_fd=self.root)
 
     def _create_private(self, name: bytes) -> int:
         try:
@@ -189,16 +212,16 @@ class Tree:
         raise StorageError(f"{self.path}/{self.bucket_name} or its directories are removed as fast as they are made")
 
     def _link(self, draft: bytes, parent: int, name: bytes) -> None:
-        os.link(draft, name, src_dir_fd=self.root, dst_dir_fd=parent)
+        os.link(draft, name, src_dir_fd=self._drafts, dst_dir_fd=parent)
         with suppress(FileNotFoundError):
-            os.unlink(draft, dir_fd=self.root)
+            os.unlink(draft, dir_fd=self._drafts)
 
     def _replace(self, draft: bytes, parent: int, name: bytes) -> None:
         try:
             replaced = etag_of(os.stat(name, dir_fd=parent, follow_symlinks=False))
         except FileNotFoundError:
             replaced = ""
-        os.rename(draft, name, src_dir_fd=self.root, dst_dir_fd=parent)
+        os.rename(draft, name, src_dir_fd=self._drafts, dst_dir_fd=parent)
         if replaced:
             _remove_metadata(self.root, replaced)
 
@@ -217,7 +240,33 @@ class Tree:
 
     def discard(self, draft: bytes) -> None:
         """Remove what a failed put has left."""
-        _discard(self.root, draft)
+        self._discard(draft)
+
+    def _discard(self, draft: bytes) -> None:
+        with suppress(FileNotFoundError):
+            status = os.stat(draft, dir_fd=self._drafts, follow_symlinks=False)
+            os.unlink(draft, dir_fd=self._drafts)
+            if status.st_nlink == 1:  # otherwise the writer was interrupted after the draft had got its key
+                _remove_metadata(self.root, etag_of(status))
+
+    def reap(self) -> None:
+        """Remove what writers that crashed have left."""
+        for own in (False, True):
+            try:
+                self._open_drafts(own=own, create=False)
+            except FileNotFoundError:
+                continue
+            for name in map(os.fsencode, os.listdir(self._drafts)):
+                with suppress(FileNotFoundError):
+                    status = os.stat(name, dir_fd=self._drafts, follow_symlinks=False)
+                    if time.time() - status.st_mtime > STALE:
+                        self._discard(name)
+            self._close_drafts()
+
+    def _close_drafts(self) -> None:
+        if self._drafts >= 0:
+            os.close(self._drafts)
+            self._drafts = -1
 
     def delete(self, parts: Sequence[bytes]) -> None:
         """Remove the object, if it exists, and the directories that it leaves empty."""
@@ -303,33 +352,11 @@ def _open_bucket(root: int, path: str, bucket: str) -> int:
     return fd
 
 
-def reap(root: int) -> None:
-    """Remove what writers that crashed have left."""
-    try:
-        directory = os.open(_TEMPORARY, _OPEN_DIRECTORY, dir_fd=root)
-    except FileNotFoundError:
-        return
-    try:
-        for name in os.listdir(directory):
-            with suppress(FileNotFoundError):
-                status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                if time.time() - status.st_mtime > STALE:
-                    _discard(root, os.path.join(_TEMPORARY, os.fsencode(name)))
-    finally:
-        os.close(directory)
-
-
-def _discard(root: int, draft: bytes) -> None:
-    with suppress(FileNotFoundError):
-        status = os.stat(draft, dir_fd=root, follow_symlinks=False)
-        os.unlink(draft, dir_fd=root)
-        if status.st_nlink == 1:  # otherwise the writer was interrupted after the draft had got its key
-            _remove_metadata(root, etag_of(status))
-
-
 def _remove_metadata(root: int, etag: str) -> None:
+    name = b"%s/%s" % (_METADATA, etag.encode())
     with suppress(FileNotFoundError):
-        os.unlink(b"%s/%s" % (_METADATA, etag.encode()), dir_fd=root)
+        os.stat(name, dir_fd=root)  # where nothing can be removed, mostly nothing has to be
+        os.unlink(name, dir_fd=root)
 
 
 def listing(top: bytes, prefix: bytes, after: bytes) -> Iterator[ObjectInfo]:
@@ -362,7 +389,7 @@ def _children(top: bytes, base: bytes, prefix: bytes, after: bytes) -> Sequence[
     try:
         with os.scandir(top + base) as entries:
             for entry in entries:
-                if not entry.name.startswith(start):
+                if not entry.name.startswith(start) or entry.name == TEMPORARY:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     name = entry.name + b"/"

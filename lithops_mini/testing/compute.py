@@ -44,6 +44,7 @@ from lithops_mini.errors import (
 )
 from lithops_mini.executor import FunctionExecutor, function_executor
 from lithops_mini.storage.api import Storage
+from lithops_mini.storage.base import StorageBackend, WorkerNeeds
 from lithops_mini.testing.messages import Messages, outcomes, statuses, worker_id
 from lithops_mini.testing.packages import temporary_package
 
@@ -92,7 +93,7 @@ class ComputeContract:
     """Whether messages that follow each other are run by the same, warm worker."""
 
     lends: ClassVar[bool] = True
-    """Whether workers have what ``lend_credentials`` was given; ``False`` where they have an identity of their own."""
+    """Whether workers have what ``deploy`` was given; ``False`` where they have an identity of their own."""
 
     together: ClassVar[int] = 4
     """How many messages at once are tried, if the backend takes so many."""
@@ -128,9 +129,13 @@ class ComputeContract:
             backend.close()
 
     @pytest.fixture
-    def backend(self, make_backend: Callable[[], ComputeBackend]) -> ComputeBackend:
+    def needs(self, trace: Trace, config: Config) -> WorkerNeeds:
+        return trace.storage.backend.worker_needs(config.job.storage_bucket)
+
+    @pytest.fixture
+    def backend(self, make_backend: Callable[[], ComputeBackend], needs: WorkerNeeds) -> ComputeBackend:
         backend = make_backend()
-        backend.deploy()
+        backend.deploy(needs)
         return backend
 
     @pytest.fixture
@@ -271,13 +276,17 @@ class ComputeContract:
         assert name not in os.environ
 
     def test_workers_have_what_was_lent(
-        self, make_backend: Callable[[], ComputeBackend], kind: type[ComputeBackend], messages: Messages
+        self,
+        make_backend: Callable[[], ComputeBackend],
+        kind: type[ComputeBackend],
+        needs: WorkerNeeds,
+        messages: Messages,
     ) -> None:
         self._need_lending()
         name, secret = _secret()
         backend, other = make_backend(), make_backend()
-        backend.lend_credentials({name: secret})
-        backend.deploy()
+        backend.deploy(_with(needs, name, secret))
+        other.deploy(needs)
 
         def read(_: int) -> str:
             return _digest(os.environ.get(name, ""))
@@ -286,8 +295,8 @@ class ComputeContract:
             os._exit(5)
 
         for env in ({}, {f"{name}_OTHER": "other"}, {}):
-            reply = backend.invoke(messages.payload(read, [0, 1], env=env), Activation())
-            assert messages.values(reply) == [_digest(secret)] * 2
+            reply = backend.invoke(messages.payload(read, [0], env=env), Activation())
+            assert messages.values(reply) == [_digest(secret)]
         if kind.isolates:
             assert statuses(backend.invoke(messages.payload(die, [0]), Activation())) == ["DIED"]
         assert messages.values(backend.invoke(messages.payload(read, [0]), Activation())) == [_digest(secret)]
@@ -429,19 +438,20 @@ class ComputeContract:
     # ---------------------------------------------------------------- deploy, close
 
     def test_deploying_again_changes_nothing(
-        self, make_backend: Callable[[], ComputeBackend], messages: Messages
+        self, make_backend: Callable[[], ComputeBackend], needs: WorkerNeeds, messages: Messages
     ) -> None:
         backend = make_backend()
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda _: backend.deploy(), range(8)))
+            list(pool.map(lambda _: backend.deploy(needs), range(8)))
         before = messages.values(backend.invoke(messages.payload(lambda _: os.getpid(), [0]), Activation()))
-        backend.deploy()
+        backend.deploy(needs)
         after = messages.values(backend.invoke(messages.payload(lambda _: os.getpid(), [0]), Activation()))
         assert before == after or not self.reuses_workers
 
     def test_closing_leaves_nothing(
         self,
         make_backend: Callable[[], ComputeBackend],
+        needs: WorkerNeeds,
         messages: Messages,
         tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
@@ -451,7 +461,8 @@ class ComputeContract:
         monkeypatch.setattr(tempfile, "tempdir", str(temporary))
         children, threads = _children(), set(threading.enumerate())
         unused, deployed, used = make_backend(), make_backend(), make_backend()
-        deployed.deploy()
+        deployed.deploy(needs)
+        used.deploy(needs)
         with temporary_package({"__init__.py": "first = 1\n"}) as package:
             payload = messages.payload(lambda _: package.first, [0])
             assert messages.values(used.invoke(payload, Activation())) == [1]
@@ -645,7 +656,7 @@ class ComputeContract:
         self._need_lending()
         name, secret = _secret()
         storage = registry.find("storage", config.storage)
-        needed, invoke, carried = storage.worker_environment, kind.invoke, list[bytes]()
+        needed, invoke, carried = storage.worker_needs, kind.invoke, list[bytes]()
 
         def carry(self: ComputeBackend, payload: bytes, activation: Activation) -> bytes:
             reply = invoke(self, payload, activation)
@@ -655,7 +666,10 @@ class ComputeContract:
         def read(size: int) -> tuple[str, bytes]:
             return _digest(os.environ.get(name, "")), bytes(size)
 
-        monkeypatch.setattr(storage, "worker_environment", lambda self: {**needed(self), name: secret})
+        def need(self: StorageBackend, bucket: str) -> WorkerNeeds:
+            return _with(needed(self, bucket), name, secret)
+
+        monkeypatch.setattr(storage, "worker_needs", need)
         monkeypatch.setattr(kind, "invoke", carry)
         with function_executor(**{"progress": False, "data_cleaner": False, **executor_settings}) as executor:
             found = executor.get_result(executor.map(read, [1, MIB], extra_env={f"{name}_OTHER": "other"}))
@@ -754,6 +768,10 @@ def _filling() -> Callable[[int], int]:
 
 
 # ---------------------------------------------------------------- looking and waiting
+
+
+def _with(needs: WorkerNeeds, name: str, secret: str) -> WorkerNeeds:
+    return dataclasses.replace(needs, environment={**needs.environment, name: secret})
 
 
 def _secret() -> tuple[str, str]:

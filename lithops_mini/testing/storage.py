@@ -339,7 +339,7 @@ class StorageContract:
     ) -> None:
         self._need_processes()
         self._need_exact_races()
-        _lend(backend, monkeypatch)
+        _lend(backend, bucket, monkeypatch)
         context = multiprocessing.get_context("spawn")
         barrier, results = context.Barrier(3), context.Queue()
         options = (type(backend), backend.worker_options())
@@ -503,7 +503,7 @@ class StorageContract:
     ) -> None:
         options = json.loads(json.dumps(backend.worker_options()))
         self._need_processes()
-        _lend(backend, monkeypatch)
+        _lend(backend, bucket, monkeypatch)
         backend.put(bucket, "key", b"from here")
         other = type(backend)(type(backend).Options(**options))  # type: ignore[call-arg]  # as the seam says
         try:
@@ -546,9 +546,9 @@ def _seeded() -> random.Random:
     return random.Random(seed)
 
 
-def _lend(backend: StorageBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+def _lend(backend: StorageBackend, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the credentials that workers get, as their platform would."""
-    for name, value in backend.worker_environment().items():
+    for name, value in backend.worker_needs(bucket).environment.items():
         monkeypatch.setenv(name, value)
 
 

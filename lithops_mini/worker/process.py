@@ -86,7 +86,7 @@ class RunnerProcess:
         assert self.buffer == READY
         self.buffer.clear()
 
-    def send(self, payload: bytes, deadline: float) -> None:
+    def send(self, payload: bytes | bytearray, deadline: float) -> None:
         """Hand over one message; calls that have not begun by ``deadline`` (monotonic) come back unstarted.
 
         Raises ``BrokenPipeError`` if the runner has ended.

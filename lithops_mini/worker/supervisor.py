@@ -129,7 +129,7 @@ class Supervisor:
         runner.end()
         return runner
 
-    def run(self, payload: bytes, deliver: Callable[[bytes], None] | None = None) -> bytes:
+    def run(self, payload: bytes | bytearray, deliver: Callable[[bytes], None] | None = None) -> bytes:
         """Have the calls of ``payload`` run; return the reply, with an outcome for each, whatever became of it.
 
         If that takes long, ``deliver`` is given a reply about those that have ended, or will not begin here, while one
@@ -157,7 +157,7 @@ class Supervisor:
     def _reply(self, message: _Message) -> bytes:
         return wire.encode_reply(f"{self._name}.{self._started}", bytes(message.outcomes))
 
-    def _read(self, payload: bytes) -> _Message:
+    def _read(self, payload: bytes | bytearray) -> _Message:
         raw, _, calls = wire.split_payload(payload)
         if self._header[0] != raw:
             self._header = (raw, json.loads(raw))
@@ -165,7 +165,7 @@ class Supervisor:
         count = wire.count_calls(payload)
         return _Message(count, calls, header["timeout"], header["memory"], kept=count)
 
-    def _hand_over(self, payload: bytes, message: _Message) -> RunnerProcess:
+    def _hand_over(self, payload: bytes | bytearray, message: _Message) -> RunnerProcess:
         modules: dict[str, str] = self._header[1]["modules"]
         if any(self._modules.get(name, digest) != digest for name, digest in modules.items()):
             # Another version of a module may be loaded there, and Python cannot unload one safely.
@@ -297,7 +297,7 @@ class Supervisor:
 
     def _show(self, message: _Message, output: bytes) -> None:
         for line in output.decode(errors="replace").splitlines():
-            logger.debug("call %d: %s", message.calls[message.done].id, line)
+            logger.debug("call %d: %s", message.calls[message.done].id, line, extra={"job": self._header[1]["job"]})
 
     def _watch_output(self, runner: RunnerProcess, message: _Message) -> None:
         size = runner.log_size()
