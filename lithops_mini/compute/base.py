@@ -9,9 +9,13 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from lithops_mini.errors import ConfigError
 from lithops_mini.storage.base import WorkerNeeds
+
+if TYPE_CHECKING:
+    from lithops_mini.runtimes.base import Runtimes
 
 
 class Activation:
@@ -85,6 +89,10 @@ class ComputeBackend(ABC):
         A backend whose workers have an identity of their own leaves the credentials aside. Raises ``ConfigError`` for
         what the workers cannot be given.
         """
+
+    def runtimes(self) -> Runtimes:
+        """What the workers of this backend run in, where that is built first; ``ConfigError`` if nothing is."""
+        raise ConfigError(f"workers of {type(self).__name__} need no runtime; what has to be built is that of docker")
 
     @abstractmethod
     def close(self) -> None:
