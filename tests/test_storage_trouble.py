@@ -10,10 +10,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from attempts import until
 
 import lithops_mini as lm
 from lithops_mini.errors import AccessDenied, StorageError
@@ -84,6 +85,35 @@ def test_calls_go_on_when_their_record_cannot_be_written(
     assert "could not be written, so it cannot be resumed" in caplog.text
     assert "the disk is full" in caplog.text
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("full", ["from the beginning", "while the reducer waits"])
+def test_an_early_reducer_does_not_wait_for_what_could_not_be_recorded(
+    executor: FunctionExecutor, small_disk: Path, tmp_path: Path, full: str
+) -> None:
+    reducing, go = tmp_path / "reducing", tmp_path / "go"
+
+    def late(number: int) -> int:
+        if number == 2:
+            until(go.exists, "the word to go on")
+        return number
+
+    def reduce(results: Sequence[int]) -> list[int]:
+        with reducing.open("ab") as file:
+            file.write(b".")
+        return list(results)
+
+    if full == "from the beginning":
+        fill(small_disk)
+    (reducer,) = executor.map_reduce(late, [0, 1, 2], reduce, spawn_reducer=60, chunksize=1)
+    if full == "while the reducer waits":
+        until(reducing.exists, "the reducer waits")
+        fill(small_disk)
+    go.touch()
+    assert reducer.result(timeout=LIMIT) == [0, 1, 2]
+    assert reducer.stats is not None
+    assert reducer.stats.attempt == 1  # being sent to wait in vain is none
+    assert full == "from the beginning" or reducing.read_bytes() == b".."
 
 
 def test_no_room_for_local_modules_is_a_clear_error(

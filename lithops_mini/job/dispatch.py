@@ -60,9 +60,10 @@ class Dispatcher:
         self._threads: list[threading.Thread] = []
         self._idle = 0
         self._early: dict[Call, Job] = {}  # calls that may start, but would wait in the worker for others
-        self._early_running = 0
+        self._early_running: set[Call] = set()
         self._failing = threading.local()  # calls this thread is about to fail, because those before them did
         self._closed = False
+        recorder.when_lost(self._unrecorded)
 
     # -- what comes in
 
@@ -117,6 +118,14 @@ class Dispatcher:
 
         for future in call.dependencies:
             future.add_done_callback(one_ended)  # type: ignore[arg-type]
+
+    def _unrecorded(self, job: Job) -> None:
+        """Results could not be recorded: a call that waits for them there is stopped, and sent when all are at hand."""
+        job.unrecorded = True
+        with self._condition:
+            stuck = [call for call in self._early_running if _misses_results(call)]
+        for call in stuck:
+            self._stop_running(call)
 
     def _fail_after(self, job: Job, call: Call, failed: ResponseFuture[object]) -> None:
         """End a call because one it depends on failed. That may end others: a long chain must not be a deep stack."""
@@ -173,7 +182,7 @@ class Dispatcher:
 
     def _send_forever(self) -> None:
         while (batch := self._take()) is not None:
-            job, calls, early = batch
+            job, calls = batch
             left = {call.id: call for call in calls}
             try:
                 self._send(job, left)
@@ -181,12 +190,9 @@ class Dispatcher:
                 # A mistake of ours must not leave anybody waiting.
                 logger.exception("sending calls of %s failed", job.id)
                 self._settle.undeliverable(job, list(left.values()), InvocationError(f"sending failed: {error!r}"))
-            finally:
-                with self._condition:
-                    self._early_running -= early
 
-    def _take(self) -> tuple[Job, list[Call], bool] | None:
-        """Wait for something to send; return it, and whether it starts early. ``None`` when closed."""
+    def _take(self) -> tuple[Job, list[Call]] | None:
+        """Wait for something to send, and return it; ``None`` when closed."""
         with self._condition:
             while not self._closed:
                 wait = self._release_delayed()
@@ -197,13 +203,15 @@ class Dispatcher:
                     if job.ready:
                         self._ready.append(job)
                     if calls:
-                        return job, calls, False
-                elif self._early and not self._delayed and self._early_running < self._lanes - 1:
+                        return job, calls
+                elif self._early and not self._delayed and len(self._early_running) < self._lanes - 1:
                     # One lane stays free for what the early ones wait for.
                     call, job = self._early.popitem()
-                    if calls := _claim([call]):
-                        self._early_running += 1
-                        return job, calls, True
+                    if _misses_results(call):
+                        call.dispatched = None  # it waits here, until all it depends on have ended
+                    elif calls := _claim([call]):
+                        self._early_running.update(calls)
+                        return job, calls
                 else:
                     self._idle += 1
                     self._condition.wait(wait)
@@ -259,6 +267,7 @@ class Dispatcher:
                 call.activation = None
             self._settle.reply(job, told, reply)
 
+        early = self._early_running.intersection(left.values())
         activation = Activation(take_in)
         for call in left.values():
             call.activation = activation
@@ -269,8 +278,10 @@ class Dispatcher:
                     f"a message of {len(payload):,} bytes is over the backend's limit of {self._compute.max_payload:,}",
                     reason=Reason.REFUSED,
                 )
-            # A call that was cancelled, or failed with one before it, since it was taken is stopped like any other.
-            activation.stop(frozenset(call.id for call in left.values() if call.future.done()))
+            stuck = early if any(map(_misses_results, early)) else ()
+            # A call that was cancelled, or failed with one before it, since it was taken is stopped like any other; one
+            # that waits in vain is sent again.
+            activation.stop(frozenset(call.id for call in left.values() if call.future.done() or call in stuck))
             job.count(running=1)
             try:
                 return self._compute.invoke(payload, activation)
@@ -281,6 +292,9 @@ class Dispatcher:
             # Before the reply is settled: what that gives back may be under way again at once, in another thread.
             for call in left.values():
                 call.activation = None
+            if early:
+                with self._condition:
+                    self._early_running -= early
 
     def _message(self, job: Job, call: Call) -> wire.Call:
         if not call.dependencies:
@@ -305,6 +319,11 @@ class Dispatcher:
 
 def _all_done(futures: Sequence[ResponseFuture[object]]) -> bool:
     return all(future.done() for future in futures)
+
+
+def _misses_results(call: Call) -> bool:
+    """Whether results that the call depends on may never be in their job's record."""
+    return any(future.job is not None and future.job.unrecorded for future in call.dependencies)
 
 
 def _claim(calls: list[Call]) -> list[Call]:

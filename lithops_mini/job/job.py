@@ -137,6 +137,7 @@ class Job:
         self.calls: list[Call] = []
         self.ready: deque[Call] = deque()
         self.followed = False  # calls of another job wait in their workers for results of this one
+        self.unrecorded = False  # some of what was settled could not be written to its record
         self.consumed = False  # its results are there to be reduced
         self.pace = 0.0  # seconds the longest calls took lately; 0.0: not known yet
         self.counters = Counters()

@@ -16,7 +16,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -114,6 +114,11 @@ class Recorder:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._busy = False
+        self._tell_lost: Callable[[Job], object] | None = None
+
+    def when_lost(self, tell: Callable[[Job], object]) -> None:
+        """Have ``tell(job)`` called when outcomes of a job could not be written."""
+        self._tell_lost = tell
 
     def begin(self, job: Job, manifest: bytes) -> None:
         """Have the manifest written."""
@@ -176,6 +181,8 @@ class Recorder:
                     known = isinstance(error, StorageError)
                     text = "the record of job %s could not be written, so it cannot be resumed: %s"
                     logger.warning(text, job.id, error, exc_info=not known)
+                    if unwritten.replies and self._tell_lost is not None:
+                        self._tell_lost(job)
 
     def _is_due(self, job: Job) -> bool:
         unwritten = self._jobs[job]

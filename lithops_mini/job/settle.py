@@ -198,7 +198,8 @@ class Settle:
         """Retry or resolve a call that did not return; whether it is settled now."""
         status = Status(outcome.status)
         if status == Status.CANCELLED:
-            self._again(job, call, 0.0)  # it was stopped in another's place, and that was no attempt of its own
+            # It was stopped in another's place, or waited for what will not come: that was no attempt of its own.
+            self._again(job, call, 0.0)
             return False
         if status == Status.ERROR:
             error, failure = self._rebuild(job, call, outcome, worker_id)
