@@ -195,6 +195,7 @@ _PROXY = """
     [filter:slo]
     use = egg:swift#slo
     max_manifest_segments = 10000
+    allow_async_delete = false
     max_manifest_size = 16777216
     [filter:dlo]
     use = egg:swift#dlo
