@@ -16,6 +16,7 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
     "compute": {
         "localhost": "lithops_mini.compute.localhost:LocalhostCompute",
         "inline": "lithops_mini.compute.inline:InlineCompute",
+        "docker": "lithops_mini.compute.docker:DockerCompute",
     },
     "storage": {
         "localhost": "lithops_mini.storage.localhost:LocalhostStorage",

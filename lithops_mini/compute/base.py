@@ -92,7 +92,7 @@ class ComputeBackend(ABC):
 
     def runtimes(self) -> Runtimes:
         """What the workers of this backend run in, where that is built first; ``ConfigError`` if nothing is."""
-        raise ConfigError(f"workers of {type(self).__name__} need no runtime; what has to be built is that of docker")
+        raise ConfigError(f"{type(self).__name__} builds no runtime: its workers run in what is there")
 
     @abstractmethod
     def close(self) -> None:

@@ -289,7 +289,7 @@ class ComputeContract:
         other.deploy(needs)
 
         def read(_: int) -> str:
-            return _digest(os.environ.get(name, ""))
+            return hashlib.sha256(os.environ.get(name, "").encode()).hexdigest()
 
         def die(_: int) -> None:
             os._exit(5)
@@ -481,10 +481,12 @@ class ComputeContract:
 
     @pytest.mark.usefixtures("isolated")
     def test_closing_ends_what_runs(
-        self, make_backend: Callable[[], ComputeBackend], messages: Messages, trace: Trace
+        self, make_backend: Callable[[], ComputeBackend], needs: WorkerNeeds, messages: Messages, trace: Trace
     ) -> None:
         children = _children()
         backend, other = make_backend(), make_backend()
+        backend.deploy(needs)
+        other.deploy(needs)
         count = min(backend.concurrency, self.together)
         payload = messages.payload(_beating(trace.prefix), [0], inject=["storage"])
         with ThreadPoolExecutor(count) as pool:
@@ -664,7 +666,7 @@ class ComputeContract:
             return reply
 
         def read(size: int) -> tuple[str, bytes]:
-            return _digest(os.environ.get(name, "")), bytes(size)
+            return hashlib.sha256(os.environ.get(name, "").encode()).hexdigest(), bytes(size)
 
         def need(self: StorageBackend, bucket: str) -> WorkerNeeds:
             return _with(needed(self, bucket), name, secret)

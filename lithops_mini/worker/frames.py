@@ -14,6 +14,7 @@ from enum import IntEnum
 
 HEAD = struct.Struct("<BI")
 NUMBER = struct.Struct("<I")
+MESSAGE = struct.Struct("<I?")
 
 
 class Kind(IntEnum):
@@ -21,7 +22,7 @@ class Kind(IntEnum):
 
     # To the worker.
     SETUP = 1  # JSON: name (of the worker), environment (of the processes that run calls), show_output
-    RUN = 2  # u32 number of the message, payload
+    RUN = 2  # u32 number of the message, u8 whether some of its calls may be answered before the others, payload
     STOP = 3  # u32 number of the message, then u32 for each of its calls that is to be stopped
     PING = 4
     # From the worker.

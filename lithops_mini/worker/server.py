@@ -2,7 +2,7 @@
 
     python3 -m lithops_mini.worker.server             serve on standard input and output until the input ends
     python3 -m lithops_mini.worker.server --health    end with 0 if the server of this container answers
-    python3 -m lithops_mini.worker.server --tail      print what its calls print, from the running one's start, and follow
+    python3 -m lithops_mini.worker.server --tail      print the last lines that calls have printed, and follow
 
 It ends at once, and all it started with it, when the client goes away or SIGTERM arrives.
 """
@@ -34,7 +34,7 @@ _ANSWER_LIMIT = 5.0  # seconds a server has to answer a health check
 
 def directory() -> str:
     """The directory of this container's worker: where it unpacks modules, and can be asked how it is."""
-    return os.path.join(os.environ.get("TMPDIR", "/tmp"), "lithops-mini")  # noqa: S108 - a container has one user
+    return os.path.join(os.environ.get("TMPDIR", "/tmp"), "lithops-mini")
 
 
 def _socket_path() -> str:
@@ -80,7 +80,7 @@ class Server:
     def __init__(self, source: int, sink: int) -> None:
         self._source, self._sink = source, sink
         self._writing = threading.Lock()
-        self._messages: queue.SimpleQueue[bytearray | None] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[tuple[bool, bytearray] | None] = queue.SimpleQueue()
         self._supervisor: Supervisor | None = None
         self._lines = Lines()
 
@@ -94,8 +94,8 @@ class Server:
         for work in (self._read, self._answer_askers):
             threading.Thread(target=work, daemon=True).start()
         try:
-            while (payload := self._messages.get()) is not None:
-                self._run(payload)
+            while (message := self._messages.get()) is not None:
+                self._run(*message)
         finally:
             self._close()
 
@@ -107,8 +107,8 @@ class Server:
             if kind == Kind.RUN:
                 if self._supervisor is not None:
                     self._supervisor.forget_cancelled()  # the message before this one has been answered
-                (number,) = frames.NUMBER.unpack_from(body)
-                self._messages.put(body[frames.NUMBER.size :])
+                number, parts = frames.MESSAGE.unpack_from(body)
+                self._messages.put((parts, body[frames.MESSAGE.size :]))
             elif kind == Kind.PING:
                 self._send(Kind.PONG)
             elif kind == Kind.SETUP:
@@ -130,11 +130,11 @@ class Server:
         self._supervisor.start()
         self._send(Kind.HELLO, json.dumps({"python": platform.python_version()}).encode())
 
-    def _run(self, payload: bytearray) -> None:
+    def _run(self, parts: bool, payload: bytearray) -> None:
         supervisor = self._supervisor
         assert supervisor is not None
         try:
-            reply = supervisor.run(payload, lambda part: self._send(Kind.DELIVER, part))
+            reply = supervisor.run(payload, (lambda part: self._send(Kind.DELIVER, part)) if parts else None)
         except InvocationError as error:
             said = {"text": str(error), "reason": error.reason, "retryable": error.retryable}
             self._send(Kind.REFUSED, json.dumps(said).encode())
@@ -196,7 +196,7 @@ def tail() -> None:
             sys.stdout.buffer.flush()
 
 
-def _end(number: int, frame: object) -> NoReturn:
+def _end(*_: object) -> NoReturn:
     raise SystemExit(0)
 
 
