@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
 
+import docker
 import pytest
+from docker import DockerClient
+from docker_engine import start_docker
 from engines import Engine, EngineMissing, install_swift, start_moto, start_swift
+
+from lithops_mini.runtimes import image
+from lithops_mini.runtimes.recipe import Recipe
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -48,3 +55,25 @@ def moto() -> Iterator[Engine]:
     """moto's server: exact conditional writes, IAM policies."""
     with start_moto() as engine:
         yield engine
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[DockerClient]:
+    """A client of a Docker engine: of the one here, or of one that ends with the session."""
+    with ExitStack() as stack:
+        try:
+            variables = stack.enter_context(start_docker())
+        except EngineMissing as error:
+            missing_engine(str(error))
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        client = docker.from_env()
+        stack.callback(client.close)
+        yield client
+
+
+@pytest.fixture(scope="session")
+def runtime_image(docker_engine: DockerClient) -> str:
+    """The image that workers of ``base="host"`` run in, built once: no registry is needed for it."""
+    return image.ensure(docker_engine, Recipe(base="host"), print).name

@@ -18,7 +18,7 @@ from lithops_mini import cli
 from lithops_mini.cli.options import debug_option, debugging
 from lithops_mini.errors import LithopsMiniError
 
-_ORDER = ("hello", "test", "verify", "config", "storage", "jobs", "clean", "completion")  # of the help page
+_ORDER = ("hello", "test", "verify", "config", "storage", "runtime", "jobs", "clean", "completion")  # of the help page
 
 _HELP = """Run Python functions over many inputs, on this machine or in a cloud.
 

@@ -52,6 +52,10 @@ class Runtimes(ABC):
         """What the configuration asks for, with the ``packages`` that its storage needs in a worker."""
 
     @abstractmethod
+    def name(self, recipe: Recipe) -> str:
+        """The name under which the configuration has its workers use what ``recipe`` makes."""
+
+    @abstractmethod
     def build(self, recipe: Recipe, tell: Tell, *, force: bool = False) -> Built:
         """Build what ``recipe`` says unless it is there, or all the same with ``force``."""
 

@@ -48,6 +48,9 @@ class Images(Runtimes):
     def recipe(self, packages: Iterable[str]) -> Recipe:
         return replace(self._recipe, packages=pinned(packages))
 
+    def name(self, recipe: Recipe) -> str:
+        return self._name or recipe.name
+
     def build(self, recipe: Recipe, tell: Tell, *, force: bool = False) -> Built:
         built = build(self._client, recipe, tell, force=force)
         if not self._name:

@@ -105,7 +105,7 @@ def pinned(packages: Iterable[str]) -> tuple[str, ...]:
     for package in packages:
         try:
             found.append(f"{package}=={version(package)}")
-        except (PackageNotFoundError, ValueError):  # ValueError: not a bare name
+        except PackageNotFoundError:
             found.append(package)
     return tuple(found)
 
