@@ -186,6 +186,7 @@ _PROXY = """
     location = us-east-1
     allow_no_owner = true
     max_upload_part_num = 10000
+    max_bucket_listing = 100
     [filter:tempauth]
     use = egg:swift#tempauth
     user_test_tester = secret-of-the-tester .admin

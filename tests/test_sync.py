@@ -5,16 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from test_cli import run
 from test_storage_s3 import aws, cos, settings_of
 
 _numbers = itertools.count()
-PROGRAM = str(Path(sys.executable).with_name("lithops-mini"))
 
 
 @pytest.fixture(params=["localhost", "aws_s3", "ibm_cos"])
@@ -30,14 +28,13 @@ def cli(request, tmp_path, monkeypatch):
     profile["storage_bucket"] = bucket
     (tmp_path / "lithops_mini.yaml").write_text(json.dumps({"profiles": {"only": profile}}))
 
-    def run(*arguments, command="storage", code=0):
-        done = subprocess.run([PROGRAM, command, *arguments], capture_output=True, text=True, check=False)
-        assert done.returncode == code, done.stderr
+    def cli(*arguments, command="storage", code=0):
+        done = run(command, *arguments, code=code)
         return done.stdout if code == 0 else done.stderr
 
-    run("put", "--create-bucket", "lithops_mini.yaml", f"{bucket}/other")
-    run.bucket = bucket
-    return run
+    cli("put", "--create-bucket", "lithops_mini.yaml", f"{bucket}/other")
+    cli.bucket = bucket
+    return cli
 
 
 def write(path, text, age=0.0):
@@ -105,6 +102,7 @@ def test_the_other_commands(cli, tmp_path):
     assert "there is no object" in cli("get", f"{cli.bucket}/raw/large", code=1)
 
 
+@pytest.mark.parametrize("cli", ["aws_s3", "ibm_cos"], indirect=True)  # test_verify.py has the other
 def test_the_configuration_is_tried_out(cli):
     told = cli("-b", "localhost", command="verify")
     assert " 0 failed, 0 skipped" in told
