@@ -471,6 +471,7 @@ class FunctionExecutor:
                 retries=job.retries if retries is None else retries,
                 retry_exceptions=job.retry_exceptions if retry_exceptions is None else retry_exceptions,
                 chunksize=chunksize,
+                on_oom=job.on_oom,
                 show_inputs=job.show_inputs,
             ),
         )
@@ -513,6 +514,7 @@ class FunctionExecutor:
             job_id,
             name_of(function),
             header=wire.encode_header(header),
+            memory=header["memory"],
             code=code.data if inline_code else b"",
             key=key,
             policy=options.policy,
@@ -534,6 +536,7 @@ class FunctionExecutor:
             "runtime_memory": options.runtime_memory,
             "retries": options.policy.retries,
             "retry_exceptions": options.policy.told_exceptions,
+            "on_oom": options.policy.on_oom,
         }
         encoded = manifest.encode_manifest(
             job, code, kind=kind, backend=self.config.backend, storage=self.config.storage, settings=settings

@@ -197,6 +197,31 @@ def test_memory_over_the_limit_is_noticed_at_once(
     assert plan.attempts(4) == [1, 1, 1, 1]  # more of the same would not help
 
 
+@pytest.mark.parametrize(("retries", "limit"), [(2, None), (1, "its limit of 240 MiB")])
+def test_a_call_out_of_memory_gets_twice_as_much_if_that_is_wanted(
+    tmp_path: Path, retries: int, limit: str | None
+) -> None:
+    def call(number: int) -> int:
+        plan.note(number)
+        if number == 1:
+            held = bytearray(b"x") * (300 << 20)
+            time.sleep(0.5)  # long enough to be looked at
+            return len(held) >> 20
+        return number
+
+    plan = Plan(tmp_path / "plan", {})
+    with lm.localhost_executor(max_workers=2, progress=False, on_oom="double", retries=retries) as executor:
+        futures = executor.map(call, range(2), runtime_memory=120)
+        found = executor.get_result(futures, throw_except=False, timeout=LIMIT)
+    assert found[0] == 0
+    assert plan.attempts(2) == [1, retries + 1]
+    if limit is None:
+        assert found[1] == 300
+    else:
+        assert limit in str(found[1])
+        assert isinstance(found[1], OutOfMemory)
+
+
 def test_memory_shared_with_children_counts_once(executor: FunctionExecutor, tmp_path: Path) -> None:
     def fork_with_much_memory(_: int) -> int:
         held = bytearray(b"x") * (200 << 20)

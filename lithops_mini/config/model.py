@@ -50,6 +50,13 @@ class JobSettings:
         default=False,
         metadata={"help": "Whether a call is also run again when the function itself raised."},
     )
+    on_oom: Literal["fail", "double"] = field(
+        default="fail",
+        metadata={
+            "help": "What becomes of a call that passes its runtime_memory: fail, or double: it is run again with twice"
+            " as much, up to retries times."
+        },
+    )
     extra_env: Mapping[str, str] = field(
         default_factory=dict,
         repr=False,

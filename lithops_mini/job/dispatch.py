@@ -268,11 +268,14 @@ class Dispatcher:
             self._settle.reply(job, told, reply)
 
         early = self._early_running.intersection(left.values())
-        activation = Activation(take_in)
+        memory = next(iter(left.values())).memory  # the same for all: one that was given more travels alone
+        activation = Activation(take_in, memory=memory)
         for call in left.values():
             call.activation = activation
         try:
-            payload = wire.encode_payload(job.header, job.code, [self._message(job, call) for call in left.values()])
+            payload = wire.encode_payload(
+                job.header_for(memory), job.code, [self._message(job, call) for call in left.values()]
+            )
             if len(payload) > self._compute.max_payload:
                 raise InvocationError(
                     f"a message of {len(payload):,} bytes is over the backend's limit of {self._compute.max_payload:,}",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from lithops_mini import records, wire
 from lithops_mini.compute.base import Activation
@@ -25,6 +26,7 @@ class Policy:
 
     retries: int = 2  # more attempts for a call whose worker or message was lost
     retry_exceptions: bool | tuple[type[BaseException], ...] = False  # and for which exceptions of the function
+    on_oom: Literal["fail", "double"] = "fail"  # "double": a call that ran out of memory has another attempt with twice
     chunksize: int | None = None  # calls in one message; None: as many as their length allows
     show_inputs: bool = True  # in errors and logs
 
@@ -46,10 +48,11 @@ class Call:
         "dispatched",
         "future",
         "id",
+        "memory",
+        "postponed",
         "requests",
         "source",
         "stored",
-        "throttled",
         "waiting_for",
     )
 
@@ -70,8 +73,9 @@ class Call:
         self.source = source  # number of the data object it reads
         self.waiting_for = len(dependencies)  # how many of them must end before it may start
         self.attempt = 1
+        self.memory: int | None = None  # bytes it may hold
         self.requests = NO_REQUESTS  # its earlier attempts sent to storage, as far as they were answered
-        self.throttled = 0  # times a service said it has too much to do
+        self.postponed = 0  # times a service had too much to do, or was not there
         self.dispatched: float | None = None
         self.activation: Activation | None = None  # of the message it is in
 
@@ -115,6 +119,7 @@ class Job:
         name: str,
         *,
         header: bytes,
+        memory: int | None,
         code: bytes,
         key: bytes,
         policy: Policy,
@@ -123,10 +128,13 @@ class Job:
         home: object = None,
         stop: Callable[[Job, Call], None],
     ) -> None:
-        """``upstream``: jobs whose results this one waits for; ``home``: equal for jobs with the same storage."""
+        """``header``: of its messages, which says that a call may hold ``memory`` bytes; ``upstream``: jobs whose
+        results this one waits for; ``home``: equal for jobs with the same storage.
+        """
         self.id = job_id
         self.name = name  # of the function
         self.header = header
+        self.memory = memory
         self.code = code  # travels in each message; empty when it is in storage
         self.key = key
         self.policy = policy
@@ -154,12 +162,19 @@ class Job:
                 arguments = replace(arguments, key=records.inputs_key(self.id)).encode()
                 stored = wire.STORED_ARGUMENTS
             call = Call(index, ResponseFuture(self.id, index, self), arguments, stored, dependencies, source)
+            call.memory = self.memory
             if dependencies:
                 call.waiting_for = max(1, math.ceil(len(dependencies) * spawn))
             self.calls.append(call)
         self.counters.total = len(self.calls)
         if not self.calls:
             self.over.set()
+
+    def header_for(self, memory: int | None) -> bytes:
+        """The header of a message whose calls may hold so many bytes."""
+        return (
+            self.header if memory == self.memory else wire.encode_header(json.loads(self.header) | {"memory": memory})
+        )
 
     def stop(self, call_id: int) -> None:
         """Take note that the future of a call was cancelled."""

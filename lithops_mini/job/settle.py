@@ -39,8 +39,10 @@ logger = logging.getLogger("lithops_mini.job")
 
 # Seconds before the second attempt; doubled for each further one, up to the longest, and spread by half.
 _BACKOFF, _LONGEST_BACKOFF = 0.1, 20.0
-# A service that has too much to do is asked again this often; with the backoff above, for some four minutes.
-_THROTTLES = 20
+# A service that has too much to do, or is not there, is asked again this often; with the backoff above, for some four
+# minutes.
+_POSTPONED = (Reason.THROTTLED, Reason.UNAVAILABLE)
+_POSTPONEMENTS = 20
 
 _LOST: dict[Status, type[LithopsMiniError]] = {
     Status.DIED: WorkerDied,
@@ -137,15 +139,21 @@ class Settle:
                 status, retryable, reason = Status.UNAVAILABLE, True, Reason.UNAVAILABLE
             else:
                 status, retryable, reason = _REASONS.get(error.reason, Status.DIED), error.retryable, error.reason
-            if reason == Reason.THROTTLED and call.throttled < _THROTTLES:
-                call.throttled += 1
-                self._again(job, call, backoff(call.throttled))
-            elif retryable and reason != Reason.THROTTLED and call.attempt <= job.policy.retries:
+            if retryable and isinstance(error, InvocationError) and reason in _POSTPONED:
+                if retryable := call.postponed < _POSTPONEMENTS:
+                    call.postponed += 1
+                    logger.info("call %d of %s is postponed: %s", call.id, job.name, error)
+                    self._again(job, call, backoff(call.postponed))
+                    continue
+            elif reason == Reason.OUT_OF_MEMORY:
+                retryable = self._give_more(job, call)
+            if retryable and call.attempt <= job.policy.retries:
                 self._retry(job, call, str(error))
             else:
                 lost = _lost(call, status, str(error))
                 # Each future its own exception: what is noted on one is not true of the others.
-                if self._resolve(job, call, lost, "", copy.copy(error)):
+                own = _LOST[status](str(error)) if reason in _REASONS else copy.copy(error)
+                if self._resolve(job, call, lost, "", own):
                     settled.append(lost)
         self._count(job, _record("", settled), done=len(settled), failed=len(settled))
 
@@ -208,12 +216,23 @@ class Settle:
         else:
             text = bytes(outcome.data).decode()
             error, failure, retry = _LOST[status](text), None, status in _RETRIED
+            if status == Status.OUT_OF_MEMORY:
+                retry = self._give_more(job, call)
         if retry and call.attempt <= job.policy.retries:
             call.requests = outcome.requests
             why = f"{failure.type_name}: {failure.message}" if failure else str(error)
             self._retry(job, call, why)
             return False
         return self._resolve(job, call, outcome, worker_id, error, failure)
+
+    @staticmethod
+    def _give_more(job: Job, call: Call) -> bool:
+        """Whether a call that ran out of memory may have twice as much, and another attempt."""
+        if job.policy.on_oom == "fail" or call.memory is None or call.attempt > job.policy.retries:
+            return False
+        call.memory *= 2
+        logger.info("call %d of %s gets %d MiB", call.id, job.name, call.memory >> 20)
+        return True
 
     def _retry(self, job: Job, call: Call, why: str) -> None:
         logger.info("call %d of %s, attempt %d: %s; it is run again", call.id, job.name, call.attempt, why)
