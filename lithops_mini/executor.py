@@ -96,7 +96,10 @@ class FunctionExecutor:
         try:
             self._storage: StorageBackend = registry.find("storage", self.config.storage)(self.config.storage_options)
             self._storage.create_bucket(job.storage_bucket)
-            self._compute.deploy(self._storage.worker_needs(job.storage_bucket))
+            needs = self._storage.worker_needs(job.storage_bucket)
+            self._compute.deploy(needs)
+            # Without an address of its own, a storage with directories here is these directories.
+            self._stores = self._compute.reaches_files or not needs.paths or needs.endpoint is not None
         except BaseException:
             self._compute.close()
             raise
@@ -107,7 +110,10 @@ class FunctionExecutor:
             json.dumps(self._storage.worker_options(), sort_keys=True),
             job.storage_bucket,
         )
-        self._surroundings = plan.Surroundings(self._storage, self.config.storage, self._compute.shares_files)
+        readable = (
+            {"url"} | ({"object"} if self._stores else set()) | ({"path"} if self._compute.shares_files else set())
+        )
+        self._surroundings = plan.Surroundings(self._storage, self.config.storage, readable)
         self._recorder = manifest.Recorder(self._storage, job.storage_bucket)
         self._dispatcher = Dispatcher(
             self._compute,
@@ -238,6 +244,8 @@ class FunctionExecutor:
         """
         if not isinstance(spawn_reducer, int | float) or not 0 <= spawn_reducer <= 100:
             raise InputError(f"spawn_reducer is {spawn_reducer!r}: give a percentage from 0 to 100")
+        if not self._stores:
+            spawn_reducer = 100  # to wait for results, a reducer would have to see them
         plan.check_extra("extra_args_reduce", extra_args_reduce)
         reducer_inputs = [plan.arguments((MapResults([]),), extra_args_reduce)]
         planned, _ = plan.plan(reduce_function, reducer_inputs, Cut(), self._surroundings)  # whether it takes them
@@ -501,12 +509,18 @@ class FunctionExecutor:
         submitted = time.time()
         stage = Stage()
         pickled = stage.function(function)
-        inputs = Inputs(min(_INLINE, self._compute.max_payload // 4))
+        inputs = Inputs(self._inline(_INLINE, self._compute.max_payload))
         for index, call in enumerate(planned):
             inputs.add(*stage.arguments(call.args, call.kwargs, f"the input of call {index}"))
         code = stage.code(pickled, options.include_modules, options.exclude_modules)
-        inline_code = len(code.data) <= min(_INLINE_CODE, self._compute.max_payload // 4)
+        inline_code = len(code.data) <= self._inline(_INLINE_CODE, self._compute.max_payload)
         self._check_open()
+        if not self._stores and (inputs.bulk or not inline_code):
+            what = "the inputs are" if inputs.bulk else "the function, with its modules, is"
+            raise InputError(
+                f"{what} too large for messages, and the workers of {self.config.backend} do not reach the storage of"
+                " this machine: configure an object storage"
+            )
         job_id = f"{self.executor_id}-{kind[0].upper()}{next(self._numbers):03d}"
         key = job_key(job_id)
         header = self._header(job_id, key, code, inline_code, filled, options, inputs.upstream)
@@ -561,6 +575,10 @@ class FunctionExecutor:
             raise
         return job, futures
 
+    def _inline(self, usual: int, most: int) -> int:
+        """How many bytes of one thing travel in a message of at most so many, as far as there is a choice."""
+        return min(usual, most // 4) if self._stores else most // 3
+
     def _check_open(self) -> None:
         if self._closed:
             raise LithopsMiniError("the executor has been shut down: make a new one")
@@ -581,10 +599,10 @@ class FunctionExecutor:
             "version": wire.VERSION,
             "job": job_id,
             "keys": {job_id: key.hex()} | {job.id: job.key.hex() for job in upstream if job.home == self._home},
-            "storage": self.config.storage,
+            "storage": self.config.storage if self._stores else "",
             "storage_options": self._storage.worker_options(),
             "bucket": self.config.job.storage_bucket,
-            "inline": min(_INLINE, self._compute.max_reply // 4),
+            "inline": self._inline(_INLINE, self._compute.max_reply),
             # A function that makes an executor of its own gets this one's settings.
             "env": {"LITHOPS_MINI_CONFIG": json.dumps(self.config.as_profile()), **options.extra_env},
             "inject": list(filled),

@@ -29,7 +29,7 @@ def storage() -> MemoryStorage:
 
 
 def plan(sources: Any, storage: Any = None, **options: Any) -> list[list[list[Partition]]]:
-    options = {"storage": storage or MemoryStorage(), "storage_name": "localhost", "shares_files": True, **options}
+    options = {"storage": storage or MemoryStorage(), "storage_name": "localhost", "readable": ("object", "path", "url"), **options}
     return plan_partitions(sources, **options)
 
 
@@ -202,7 +202,7 @@ class TestFiles:
         with pytest.raises(InputError, match="file:///absolute/path"):
             plan("file://in/a.csv")
         with pytest.raises(InputError, match="storage put"):
-            plan("./in/a.csv", shares_files=False)
+            plan("./in/a.csv", readable=("object", "url"))
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
     def test_a_directory_that_may_not_be_read(self, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import SupportsIndex
 
@@ -35,7 +35,7 @@ def plan_partitions(
     *,
     storage: StorageBackend,
     storage_name: str,
-    shares_files: bool,
+    readable: Container[str],
     obj_chunk_size: SupportsIndex | str | None = None,
     obj_chunk_number: int | None = None,
     obj_newline: str | bytes | None = "\n",
@@ -44,14 +44,14 @@ def plan_partitions(
 ) -> list[list[list[Partition]]]:
     """Return ``plan[i][j]``: the partitions, in order, of the j-th object (file, URL) of the i-th source.
 
-    ``storage_name`` is the configured storage backend's name, which a scheme must stand for; ``shares_files`` says
-    whether workers see this machine's files. An object has at least one partition, also when it is empty.
+    ``storage_name`` is the configured storage backend's name, which a scheme must stand for; ``readable``: the
+    kinds of ``Partition`` that workers can read. An object has at least one partition, also when it is empty.
     Nothing is read; what cannot be run raises ``InputError``, ``NoSuchBucket`` or ``NoSuchObject`` here. See ``pack``.
     """
     how = cutting(obj_chunk_size, obj_chunk_number, obj_newline, obj_decompress, obj_pack_size)
     texts = [sources] if isinstance(sources, (str, os.PathLike)) else list(sources)
     locations = [locate(text, storage_name) for text in texts]
-    check_kinds(locations, shares_files)
+    check_kinds(locations, readable)
     found = discover_all(locations, storage, how.decompress)
     whole = sum(not source.cuttable for item in found for source in item)
     if whole and (how.chunk_size or how.chunk_number):

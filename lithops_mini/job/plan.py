@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, SupportsIndex
 
@@ -164,7 +164,7 @@ class Surroundings:
 
     storage: StorageBackend
     storage_name: str
-    shares_files: bool  # workers see this machine's files
+    readable: Container[str]  # the kinds of ``Partition`` that workers can read
 
 
 def items(function: Callable[..., Any], iterdata: Iterable[Any], extra_args: ExtraArgs | None) -> Iterator[Arguments]:
@@ -241,7 +241,7 @@ def _expand(planned: list[PlannedCall], name: str, cut: Cut, where: Surroundings
         sources,
         storage=where.storage,
         storage_name=where.storage_name,
-        shares_files=where.shares_files,
+        readable=where.readable,
         obj_chunk_size=cut.obj_chunk_size,
         obj_chunk_number=cut.obj_chunk_number,
         obj_newline=cut.obj_newline,

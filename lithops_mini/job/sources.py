@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -15,6 +15,11 @@ from lithops_mini.records import OWN_PREFIX
 from lithops_mini.storage.base import ObjectInfo, StorageBackend
 
 _KIND_NAMES = {"object": "objects in storage", "path": "local files", "url": "URLs"}
+_UNREADABLE = {
+    "path": "a file of this machine, which the workers do not see: put it into storage (lithops-mini storage put) and"
+    " give its bucket and key",
+    "object": "in the storage of this machine, which the workers do not reach: configure an object storage",
+}
 _STORAGE_SCHEMES = {"s3": "aws_s3", "cos": "ibm_cos"}  # any other scheme is a storage backend's own name
 _COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".xz": "xz"}
 _CONCURRENT_REQUESTS = 32
@@ -92,17 +97,15 @@ def _object_location(text: str, path: str, bare: bool = False) -> Location:
     return Location(text, "object", bucket, rest, bare)
 
 
-def check_kinds(locations: list[Location], shares_files: bool) -> None:
+def check_kinds(locations: list[Location], readable: Container[str]) -> None:
     """Raise ``InputError`` unless all are of one kind, and of one that workers can read."""
     first = {location.kind: location for location in reversed(locations)}
     if len(first) > 1:
         examples = " and ".join(f"{_KIND_NAMES[kind]} ({where.text!r})" for kind, where in sorted(first.items()))
         raise InputError(f"mixed object kinds: {examples} in one job; run one job for each")
-    if "path" in first and not shares_files:
-        raise InputError(
-            f"{first['path'].text!r} is a file of this machine, which the workers do not see: "
-            "put it into storage (lithops-mini storage put) and give its bucket and key"
-        )
+    for kind, where in first.items():
+        if kind not in readable:
+            raise InputError(f"{where.text!r} is {_UNREADABLE[kind]}")
 
 
 def discover_all(locations: list[Location], storage: StorageBackend, decompress: bool) -> list[list[Source]]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from lithops_mini import records, registry, wire
-from lithops_mini.errors import LithopsMiniError, StorageError, StorageUnavailable
+from lithops_mini.errors import ConfigError, LithopsMiniError, StorageError, StorageUnavailable
 from lithops_mini.records import NO_REQUESTS, Requests
 from lithops_mini.storage.base import StorageBackend
 from lithops_mini.worker import code, dependencies, serialize
@@ -60,7 +60,9 @@ class Job:
         self._function, self._sources = other._function, other._sources
 
     def storage(self) -> StorageBackend:
-        """The job's storage, opened when first needed."""
+        """The job's storage, opened when first needed. ``ConfigError`` if it is out of this worker's reach."""
+        if not self._storage_name:
+            raise ConfigError("this needs the storage, and the workers do not reach that of the client's machine")
         if self._storage is None:
             backend = registry.find("storage", self._storage_name)
             self._storage = backend(backend.Options(**self._storage_options))
@@ -223,6 +225,9 @@ class Job:
             self.storage().put(self.bucket, key, [*parts, signature])
         except (StorageError, ConnectionError) as error:
             return wire.Status.UNAVAILABLE, wire.INLINE, b"the result could not be stored: " + _told(error)
+        except ConfigError as error:
+            error.add_note(f"the result, {size:,} bytes, is too large for a reply")
+            return wire.Status.ERROR, wire.INLINE, self.describe(error)
         return wire.Status.OK, wire.STORED, wire.Stored(key, 0, size + wire.SIGNATURE_SIZE).encode()
 
 
