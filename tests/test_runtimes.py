@@ -362,6 +362,23 @@ def test_the_packed_python_works(docker_engine: DockerClient, runtime_image: str
     assert printed == [this_python(), "/usr" if sys.base_prefix == "/usr" else "/usr/local"]
 
 
+def test_the_python_of_the_distribution_can_be_packed(docker_engine: DockerClient, tmp_path: Path) -> None:
+    python = "/usr/bin/python3"
+    program = "import sys; from lithops_mini.runtimes import host; host.pack(open(sys.argv[1], 'w+b'))"
+    archive = tmp_path / "root.tar"
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+    recent = "import sys; sys.exit(sys.version_info < (3, 11))"
+    if not os.path.exists(python) or subprocess.run([python, "-c", recent], check=False).returncode:
+        pytest.skip("needs a Python 3.11 of the distribution")
+    subprocess.run([python, "-c", program, str(archive)], env=environment, check=True)
+    made = json.loads(docker_engine.api.import_image_from_file(str(archive), changes=list(host.CHANGES)))["status"]
+    try:
+        printed = run_in(docker_engine, made, "python3", "-c", "import asyncio, ssl, sqlite3, sys; print(sys.prefix)")
+        assert printed == "/usr"
+    finally:
+        docker_engine.images.remove(made)
+
+
 def test_what_is_there_is_not_built_again(docker_engine: DockerClient, runtime_image: str) -> None:
     told: list[str] = []
     built = image.ensure(docker_engine, dataclasses.replace(HOST), told.append)

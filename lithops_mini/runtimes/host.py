@@ -1,7 +1,8 @@
 """A base image made of the interpreter that runs here, where no registry can be reached.
 
 It has that interpreter with its standard library, the shared libraries both need, the certificates this machine trusts,
-time zones, a shell and a few tools. It has no package of this machine's, and no pip: ``python3 -m ensurepip`` makes it.
+time zones, a shell and a few tools. It has none of this machine's packages, and no pip; ``python3 -m ensurepip`` makes
+one, unless the interpreter is a distribution's that leaves that out.
 """
 
 from __future__ import annotations

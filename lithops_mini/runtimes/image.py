@@ -79,12 +79,13 @@ def build(client: DockerClient, recipe: Recipe, tell: Tell, *, force: bool = Fal
     steps of the user's Dockerfile in the engine's cache. ``ConfigError`` for what the user can put right.
     """
     began = time.monotonic()
-    before = engine.inspect(client, recipe.name)
-    if before is not None and not force:
-        return Built(recipe.name, before["Size"], time.monotonic() - began, new=False)
+    there = engine.inspect(client, recipe.name)
+    if there is not None and not force:
+        return Built(recipe.name, there["Size"], time.monotonic() - began, new=False)
     number = secrets.token_hex(8)
     try:
         image = _build(client, recipe, number, tell, renew=force)
+        before = engine.inspect(client, recipe.name)  # also what another process has built meanwhile
         repository, tag = _split(recipe.name)
         with engine.translated(f"name the image {recipe.name}"):
             client.api.tag(image, repository, tag)
