@@ -53,16 +53,18 @@ class OnSwift(StorageContract):
 
 
 class TestAwsS3OnSwift(OnSwift):
-    @pytest.fixture
-    def backend(self, swift):
+    @pytest.fixture(scope="class")  # a client of its own for each test would take as long as most of them
+    @classmethod
+    def backend(cls, swift):
         storage = aws(swift)
         yield storage
         storage.close()
 
 
 class TestIbmCosOnSwift(OnSwift):
-    @pytest.fixture
-    def backend(self, swift):
+    @pytest.fixture(scope="class")  # a client of its own for each test would take as long as most of them
+    @classmethod
+    def backend(cls, swift):
         storage = cos(swift)
         yield storage
         storage.close()
