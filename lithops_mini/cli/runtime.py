@@ -104,7 +104,7 @@ def list_(as_json: bool, selection: Selection) -> None:
     \b
     Examples:
       lithops-mini runtime list -b docker
-      lithops-mini runtime list -b docker --json | jq -r 'select(.current | not).name'
+      lithops-mini runtime list -b docker --json | jq -r .name
     """
     with _open(selection) as opened:
         found = opened.runtimes.list()
@@ -130,7 +130,7 @@ def info(name: str | None, as_json: bool, selection: Selection) -> None:
     \b
     Examples:
       lithops-mini runtime info -b docker
-      lithops-mini runtime info -b docker lithops-mini/runtime:3.11-0f1e2d3c4b5a --json
+      lithops-mini runtime info -b docker --json
     """
     with _open(selection) as opened:
         wanted = name or opened.runtimes.name(opened.recipe())
