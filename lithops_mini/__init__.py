@@ -15,7 +15,7 @@ from lithops_mini.version import __version__
 if TYPE_CHECKING:
     from lithops_mini.client import Storage
     from lithops_mini.errors import LithopsMiniError, RemoteError
-    from lithops_mini.executor import FunctionExecutor, function_executor, localhost_executor
+    from lithops_mini.executor import FunctionExecutor, docker_executor, function_executor, localhost_executor
     from lithops_mini.job.future import ResponseFuture
     from lithops_mini.storage.api import CloudObject
     from lithops_mini.waiting import ALL_COMPLETED, ALWAYS, ANY_COMPLETED, as_completed, get_result, wait
@@ -32,6 +32,7 @@ _PLACES = {
     "ResponseFuture": "lithops_mini.job.future",
     "Storage": "lithops_mini.client",
     "as_completed": "lithops_mini.waiting",
+    "docker_executor": "lithops_mini.executor",
     "function_executor": "lithops_mini.executor",
     "get_result": "lithops_mini.waiting",
     "localhost_executor": "lithops_mini.executor",
@@ -41,6 +42,7 @@ _PLACES = {
 __all__ = [  # noqa: RUF022 - as one would explain them
     "function_executor",
     "localhost_executor",
+    "docker_executor",
     "FunctionExecutor",
     "ResponseFuture",
     "wait",
@@ -62,7 +64,17 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'lithops_mini' has no attribute {name!r}")
     import importlib
 
-    value = globals()[name] = getattr(importlib.import_module(_PLACES[name]), name)
+    try:
+        module = importlib.import_module(_PLACES[name])
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("lithops_mini."):
+            raise
+        raise ImportError(
+            f"there is no lithops_mini.{name} in this worker, which has what runs calls and no more: functions that run"
+            " here cannot start executors of their own",
+            name=error.name,
+        ) from error
+    value = globals()[name] = getattr(module, name)
     return value
 
 

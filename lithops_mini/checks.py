@@ -58,11 +58,11 @@ class Bench:
 
 @dataclass(frozen=True)
 class Check:
-    """One named check. ``isolated``: it needs calls that do not run in the client's process."""
+    """One named check. ``needs``: what the compute backend must say of itself, as ``isolates``; empty if nothing."""
 
     name: str
     run: Callable[[Bench], None]
-    isolated: bool
+    needs: str = ""
 
     @property
     def promise(self) -> str:
@@ -73,14 +73,17 @@ class Check:
 CHECKS: dict[str, Check] = {}
 
 
-def _check(function: Callable[[Bench], None]) -> Callable[[Bench], None]:
-    CHECKS[function.__name__] = Check(function.__name__, function, isolated=False)
+def _check(function: Callable[[Bench], None], needs: str = "") -> Callable[[Bench], None]:
+    CHECKS[function.__name__] = Check(function.__name__, function, needs)
     return function
 
 
 def _isolated_check(function: Callable[[Bench], None]) -> Callable[[Bench], None]:
-    CHECKS[function.__name__] = Check(function.__name__, function, isolated=True)
-    return function
+    return _check(function, "isolates")
+
+
+def _composing_check(function: Callable[[Bench], None]) -> Callable[[Bench], None]:
+    return _check(function, "composes")
 
 
 def _expect(what: str, found: object, wanted: object) -> None:
@@ -224,7 +227,7 @@ def filled_parameters(bench: Bench) -> None:
     _expect("objects", stored, [b"10", b"20", b"30"])
 
 
-@_check
+@_composing_check
 def composition(bench: Bench) -> None:
     """A function may start an executor of its own, and return futures."""
 

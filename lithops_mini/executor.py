@@ -660,6 +660,11 @@ def localhost_executor(storage: str | None = None, **settings: Any) -> FunctionE
     return function_executor("localhost", storage, **settings)
 
 
+def docker_executor(storage: str | None = None, **settings: Any) -> FunctionExecutor:
+    """``function_executor(backend="docker", ...)``: calls in containers of a Docker engine."""
+    return function_executor("docker", storage, **settings)
+
+
 @atexit.register
 def _close_open_executors() -> None:
     """Workers and unwritten records of executors that nobody has shut down; their calls are cancelled."""

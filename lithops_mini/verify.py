@@ -13,6 +13,12 @@ from lithops_mini.checks import CHECKS, Bench, Check, CheckFailed
 from lithops_mini.executor import function_executor
 from lithops_mini.records import VERIFY_PREFIX
 
+# Why a check does not apply to a backend that says it has not what the check needs.
+_LACKS = {
+    "isolates": "calls of the {} backend run in the client's own process",
+    "composes": "functions on the {} backend cannot start executors of their own",
+}
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -34,13 +40,13 @@ def verify(names: Sequence[str] | None = None, **settings: Any) -> Iterator[Verd
     settings = {"progress": False, **settings}
     executor = function_executor(**settings)
     bench = Bench(executor, f"{VERIFY_PREFIX}{os.urandom(6).hex()}/", settings)
-    isolates = registry.find("compute", executor.config.backend).isolates
+    backend = executor.config.backend
+    kind = registry.find("compute", backend)
     try:
         for name in CHECKS if names is None else names:
             check = CHECKS[name]
-            if check.isolated and not isolates:
-                reason = f"calls of the {executor.config.backend} backend run in the client's own process"
-                yield Verdict(name, "skipped", 0.0, reason)
+            if check.needs and not getattr(kind, check.needs):
+                yield Verdict(name, "skipped", 0.0, _LACKS[check.needs].format(backend))
             else:
                 yield _run(check, bench)
     finally:

@@ -218,7 +218,7 @@ def test_verify_fails_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def bad(bench: Any) -> None:
         raise OSError("the network is \x1b[31mgone")
 
-    monkeypatch.setitem(checks.CHECKS, "stats", checks.Check("stats", bad, isolated=False))
+    monkeypatch.setitem(checks.CHECKS, "stats", checks.Check("stats", bad))
     result = run("verify", "-t", "stats", "-t", "call_async", code=1)
     assert re.search(
         r"^FAILED +stats +[\d.]+ m?s +OSError: the network is \\x1b\[31mgone$", result.stdout, re.MULTILINE

@@ -15,7 +15,7 @@ from lithops_mini.checks import CHECKS
 from lithops_mini.client import Storage
 from lithops_mini.compute.localhost import LocalhostCompute
 from lithops_mini.errors import ConfigError
-from lithops_mini.executor import FunctionExecutor
+from lithops_mini.executor import FunctionExecutor, docker_executor
 from lithops_mini.storage.localhost import LocalhostStorage
 from lithops_mini.verify import Verdict, verify
 
@@ -25,10 +25,9 @@ def keys(directory: Path) -> list[str]:
         return list(storage.list_keys("lithops-mini"))
 
 
-def verdicts(directory: Path, *names: str, backend: str = "localhost") -> dict[str, Verdict]:
-    found = {
-        v.name: v for v in verify(names or None, backend=backend, storage="localhost", storage_path=str(directory))
-    }
+def verdicts(directory: Path, *names: str, backend: str = "localhost", **settings: Any) -> dict[str, Verdict]:
+    settings |= {"backend": backend, "storage": "localhost", "storage_path": str(directory)}
+    found = {v.name: v for v in verify(names or None, **settings)}
     assert keys(directory) == []
     return found
 
@@ -56,6 +55,34 @@ def test_inline_passes_or_says_why_a_check_does_not_apply(tmp_path: Path) -> Non
     assert all(v.outcome == "ok" for name, v in found.items() if name not in skipped)
 
 
+@pytest.mark.usefixtures("docker_engine")
+def test_docker_passes_all_but_executors_in_functions(tmp_path: Path) -> None:
+    found = verdicts(tmp_path, backend="docker", max_workers=2, base="host")
+    assert list(found) == list(CHECKS)
+    assert {name: v.reason for name, v in found.items() if v.outcome != "ok"} == {
+        "composition": "functions on the docker backend cannot start executors of their own"
+    }
+
+
+@pytest.mark.usefixtures("docker_engine")
+def test_a_function_in_a_container_is_told_why_it_has_no_executor(tmp_path: Path) -> None:
+    def compose() -> int:
+        from lithops_mini import function_executor
+
+        with function_executor() as executor:
+            return executor.get_result(executor.map(abs, [-1]))
+
+    def know_what_is_there() -> bool:
+        import lithops_mini
+
+        return issubclass(lithops_mini.RemoteError, lithops_mini.LithopsMiniError)
+
+    with docker_executor(max_workers=1, base="host", storage_path=str(tmp_path), progress=False) as executor:
+        assert executor.get_result(executor.submit(know_what_is_there))
+        with pytest.raises(ImportError, match="functions that run here cannot start executors of their own"):
+            executor.get_result(executor.submit(compose))
+
+
 def test_there_are_some_twenty_checks_and_each_says_what_it_promises() -> None:
     assert 20 <= len(CHECKS) <= 30
     for name, check in CHECKS.items():
@@ -77,7 +104,7 @@ def test_what_checks_send_does_not_import_them(tmp_path: Path) -> None:
         seen.append(bench.value(bench.executor.submit(modules)))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(CHECKS, "look", checks.Check("look", look, isolated=False))
+        patch.setitem(CHECKS, "look", checks.Check("look", look))
         found = {v.name for v in verify([*names, "look"], max_workers=1, storage_path=str(tmp_path))}
     assert len(found) == len(names) + 1
     assert seen == [[]]
@@ -155,7 +182,7 @@ def test_a_check_that_goes_wrong_does_not_stop_the_others(tmp_path: Path, monkey
     def bad(bench: Any) -> None:
         raise OSError("the network\nis gone")
 
-    monkeypatch.setitem(CHECKS, "map_order", checks.Check("map_order", bad, isolated=False))
+    monkeypatch.setitem(CHECKS, "map_order", checks.Check("map_order", bad))
     found = verdicts(tmp_path, "map_order", "call_async")
     assert (found["map_order"].outcome, found["map_order"].reason) == ("failed", "OSError: the network")
     assert found["call_async"].outcome == "ok"

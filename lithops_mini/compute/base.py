@@ -62,6 +62,7 @@ class ComputeBackend(ABC):
     shares_files: ClassVar[bool] = False  # workers see this machine's files under the same paths
     shows_output: ClassVar[bool] = False  # it logs what calls print, at DEBUG, while they run
     isolates: ClassVar[bool] = True  # a call that kills its process does not kill ours, and can be stopped
+    composes: ClassVar[bool] = True  # functions can start executors of their own
 
     @property
     def reaches_files(self) -> bool:

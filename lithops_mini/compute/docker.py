@@ -100,6 +100,7 @@ class DockerCompute(ComputeBackend):
     max_payload: ClassVar[int] = 1 << 20
     max_reply: ClassVar[int] = 1 << 20
     shows_output: ClassVar[bool] = True
+    composes: ClassVar[bool] = False  # a runtime has the worker only, and no engine
 
     def __init__(self, options: DockerOptions) -> None:
         self._options = options
