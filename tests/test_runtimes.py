@@ -388,16 +388,18 @@ def test_what_is_there_is_not_built_again(docker_engine: DockerClient, runtime_i
 
 
 def test_a_forced_build_replaces_the_image(docker_engine: DockerClient, runtime_image: str, left: Any) -> None:
-    before = engine.inspect(docker_engine, runtime_image)
-    built = image.build(docker_engine, HOST, quietly, force=True)
-    after = engine.inspect(docker_engine, runtime_image)
-    assert before is not None
-    assert after is not None
-    assert (built.name, built.new) == (runtime_image, True)
-    assert before["Id"] != after["Id"]
-    assert built.size == after["Size"]
-    assert left() == []
-    assert engine.inspect(docker_engine, before["Id"]) is None
+    recipe = Recipe(base=runtime_image)  # nobody else's, who might use it
+    first = image.build(docker_engine, recipe, quietly)
+    try:
+        before = docker_engine.images.get(first.name)
+        second = image.build(docker_engine, recipe, quietly, force=True)
+        after = docker_engine.images.get(first.name)
+        assert (second.name, second.new, second.size) == (first.name, True, after.attrs["Size"])
+        assert before.id != after.id
+        assert left() == []
+        assert engine.inspect(docker_engine, str(before.id)) is None
+    finally:
+        image.delete(docker_engine, first.name)
 
 
 def test_requirements_are_installed_and_a_changed_one_is_another_image(
