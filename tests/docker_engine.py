@@ -81,8 +81,11 @@ class OwnEngine:
             self._process = None
 
     def remove(self) -> None:
-        """End it, and remove its network."""
+        """End it, and remove its network and what it has left mounted."""
         self.stop()
+        mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+        for path in sorted((path for path in mounted if path.startswith(f"{self._directory}/")), reverse=True):
+            subprocess.run(["umount", path], check=True, capture_output=True)
         subprocess.run(["ip", "link", "delete", self._bridge], check=False, capture_output=True)
 
 
@@ -104,7 +107,7 @@ def start_own_docker() -> Iterator[OwnEngine]:
     """A Docker engine of one's own, without images, that may be stopped and started."""
     _install()
     # Not below pytest's directories, which are kept: and the path of a socket must be short.
-    with tempfile.TemporaryDirectory(prefix="lm-docker-", ignore_cleanup_errors=True) as directory:
+    with tempfile.TemporaryDirectory(prefix="lm-docker-") as directory:
         engine = OwnEngine(Path(directory))
         try:
             engine.start()
