@@ -19,7 +19,7 @@ from docker.errors import APIError
 from docker.utils.build import create_archive
 
 from lithops_mini.errors import ConfigError, InvocationError, Reason
-from lithops_mini.runtimes import engine, wheels
+from lithops_mini.runtimes import engine, host, wheels
 from lithops_mini.runtimes.base import Built, Runtime, Runtimes, Tell
 from lithops_mini.runtimes.bundle import bundle
 from lithops_mini.runtimes.recipe import Recipe, dockerfile, pinned, this_python
@@ -131,11 +131,15 @@ def images(client: DockerClient) -> list[Runtime]:
 
 
 def delete(client: DockerClient, name: str) -> None:
-    """Delete a runtime image. ``ConfigError`` if it is none of ours, ``InvocationError`` if a container uses it."""
+    """Delete a runtime image, and the base made of this machine's Python if no other runtime is built on it.
+
+    ``ConfigError`` if it is none of ours, ``InvocationError`` if a container uses it.
+    """
     found = engine.inspect(client, name)
     if found is None:
         raise ConfigError(f"the Docker engine has no image {name}")
-    if (found["Config"].get("Labels") or {}).get(LABEL) != "runtime":
+    labels = found["Config"].get("Labels") or {}
+    if labels.get(LABEL) != "runtime":
         raise ConfigError(f"the image {name} is no runtime of lithops_mini, and is not deleted")
     with engine.translated(f"delete the image {name}"):
         try:
@@ -145,6 +149,9 @@ def delete(client: DockerClient, name: str) -> None:
                 raise
             text = f"the image {name} is in use: {error.explanation}"
             raise InvocationError(text, reason=Reason.REFUSED) from error
+        base = labels.get(f"{LABEL}.base", "")
+        if base.startswith(f"{host.REPOSITORY}:") and all(each.base != base for each in images(client)):
+            _remove_unused(client, base)
 
 
 def _runtimes(image: dict[str, Any]) -> list[Runtime]:
