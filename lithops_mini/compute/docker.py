@@ -7,8 +7,9 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ import docker
 import docker.errors
 from docker.types import DeviceRequest, LogConfig, Mount
 
+from lithops_mini.compute import docker_tail
 from lithops_mini.compute.base import Activation, ComputeBackend
 from lithops_mini.compute.container import ENGINE_ERRORS, Container
 from lithops_mini.errors import ConfigError, InvocationError, Reason
@@ -32,7 +34,6 @@ _OWN_MEMORY = 64 << 20
 # Where no uid of ours has to be the same inside: nobody.
 _NOBODY = "65534:65534"
 _LABEL, _OWNER_LABEL = "lithops-mini", "lithops-mini.owner"
-_REFUSALS = (400, 404, 409)  # answers of the engine that another attempt does not change
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ class DockerCompute(ComputeBackend):
         self._closed = False
         self._idle: list[Container] = []
         self._all: set[Container] = set()
+        self._lost: set[Container] = set()  # those that could not be removed yet
         self._starting = 0
         self._numbers = itertools.count()
         self._name = f"lithops-mini-{os.urandom(4).hex()}"
@@ -167,14 +169,21 @@ class DockerCompute(ComputeBackend):
             activation.end()
             self._give_back(container, healthy)
 
+    def tail(self, take: Callable[[str, int, str], object]) -> AbstractContextManager[None]:
+        return docker_tail.tail(self._client, f"{_LABEL}=worker", take)
+
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            left = list(self._all)
+            left = list(self._all | self._lost)
             self._idle.clear()
         if left:
             with ThreadPoolExecutor(min(16, len(left))) as pool:
                 list(pool.map(self._remove, left))
+        if self._lost:
+            names = ", ".join(sorted(container.name for container in self._lost))
+            logger.warning("%s could not be removed; the next executor of this machine removes them", names)
+        self._client.close()
 
     # -- containers
 
@@ -234,12 +243,16 @@ class DockerCompute(ComputeBackend):
         self._remove(container)
 
     def _remove(self, container: Container) -> None:
-        try:
-            container.remove()
-        except ENGINE_ERRORS as error:
-            logger.warning("the container %s could not be removed: %s", container.name, error)
         with self._lock:
             self._all.discard(container)
+            self._lost.add(container)
+        try:
+            container.remove()
+        except ENGINE_ERRORS as error:  # an engine that restarts will be there when we close
+            logger.info("the container %s cannot be removed now: %s", container.name, error)
+        else:
+            with self._lock:
+                self._lost.discard(container)
 
     def _arguments(self, name: str, memory: int) -> dict[str, Any]:
         """What the SDK's ``create_container`` is told."""
@@ -288,11 +301,8 @@ class DockerCompute(ComputeBackend):
             text = f"the runtime {self._image} is gone from the engine; lithops-mini runtime build makes it again"
             return InvocationError(text, reason=Reason.REFUSED)
         if isinstance(error, docker.errors.APIError):
-            refused = error.response is not None and error.response.status_code in _REFUSALS
             text = f"the Docker engine refused a container: {error.explanation or error}"
-            return InvocationError(
-                text, reason=Reason.REFUSED if refused else Reason.UNAVAILABLE, retryable=not refused
-            )
+            return InvocationError(text, reason=Reason.REFUSED, retryable=error.is_server_error())
         text = f"the Docker engine does not answer: {error}"
         return InvocationError(text, reason=Reason.UNAVAILABLE, retryable=True)
 
