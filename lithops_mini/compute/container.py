@@ -10,6 +10,7 @@ import json
 import logging
 import queue
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -22,6 +23,7 @@ import docker.errors
 import requests
 
 from lithops_mini.compute.base import Activation
+from lithops_mini.compute.tls import Duplex
 from lithops_mini.errors import InvocationError, Reason
 from lithops_mini.worker import frames
 from lithops_mini.worker.frames import Kind
@@ -43,8 +45,8 @@ _END_LIMIT = 10
 _LAST_WORDS = 4096
 
 # Of the engine's stream: which of the container's streams, how many bytes; big-endian.
-_CHUNK = struct.Struct(">BxxxI")
-_STDERR = 2
+CHUNK = struct.Struct(">BxxxI")
+STDOUT, STDERR = 1, 2
 
 
 class Container:
@@ -63,7 +65,7 @@ class Container:
         self._setup = setup
         self._id: str = client.api.create_container(**arguments)["Id"]
         self.name: str = arguments["name"]
-        self._socket: socket.socket | None = None
+        self._socket: socket.socket | Duplex | None = None
         self._inbox: queue.SimpleQueue[tuple[Kind, bytearray] | None] = queue.SimpleQueue()
         self._sending = threading.Lock()
         self._left = 0  # bytes of the worker's output in the chunk that is being read
@@ -75,7 +77,9 @@ class Container:
         attached = self._client.api.attach_socket(self._id, {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
         self._attached = attached  # the SDK's view of the socket, which keeps it open
         connection = self._socket = getattr(attached, "_sock", attached)
-        if isinstance(connection, socket.socket):
+        if isinstance(connection, ssl.SSLSocket):
+            self._socket = Duplex(connection)
+        elif isinstance(connection, socket.socket):
             connection.settimeout(None)
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_LIMIT, 0))
         threading.Thread(target=self._receive, name=f"{self.name}-reader", daemon=True).start()
@@ -172,17 +176,18 @@ class Container:
             self._inbox.put(None)
             assert self._socket is not None
             self._attached.close()
+            self._attached._response.close()
             self._socket.close()
 
     def _read_output(self, most: int) -> bytes:
         """Bytes of the worker's frames; what comes in between on standard error is noted."""
         assert self._socket is not None
         while not self._left:
-            head = frames.read_exactly(self._socket.recv, _CHUNK.size)
+            head = frames.read_exactly(self._socket.recv, CHUNK.size)
             if head is None:
                 return b""
-            stream, size = _CHUNK.unpack(head)
-            if stream == _STDERR:
+            stream, size = CHUNK.unpack(head)
+            if stream == STDERR:
                 self._note(frames.read_exactly(self._socket.recv, size) or b"")
             else:
                 self._left = size
