@@ -18,7 +18,8 @@ from lithops_mini import cli
 from lithops_mini.cli.options import debug_option, debugging
 from lithops_mini.errors import LithopsMiniError
 
-_ORDER = ("hello", "test", "verify", "config", "storage", "runtime", "jobs", "clean", "completion")  # of the help page
+# Of the help page.
+_ORDER = ("hello", "test", "verify", "config", "storage", "runtime", "logs", "jobs", "clean", "completion")
 
 _HELP = """Run Python functions over many inputs, on this machine or in a cloud.
 

@@ -7,13 +7,13 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from lithops_mini.cli import job_text
+from lithops_mini.cli.job_store import open_storage, signing_key
 from lithops_mini.cli.options import Selection, config_options
 from lithops_mini.cli.table import count, table
 from lithops_mini.errors import LithopsMiniError, NoSuchBucket
@@ -59,7 +59,7 @@ def list_(newest: int, as_json: bool, selection: Selection) -> None:
     """
     from lithops_mini.job import manifest
 
-    with _open(selection) as (storage, bucket):
+    with open_storage(selection) as (storage, bucket):
         try:
             found = list(manifest.list_jobs(storage, bucket, newest + 1 if newest else None))
         except NoSuchBucket:  # nothing has ever run
@@ -96,16 +96,10 @@ def show(job: str, calls: bool, as_json: bool, selection: Selection) -> None:
       lithops-mini jobs show 3f9c --calls --json | jq '.outcomes[].status'
     """
     from lithops_mini.job import manifest
-    from lithops_mini.job.keys import job_key, secret_is_kept
 
-    with _open(selection) as (storage, bucket):
+    with open_storage(selection) as (storage, bucket):
         job_id = manifest.find_job(storage, bucket, job)
-        if not secret_is_kept():
-            raise LithopsMiniError(
-                f"the signatures of {job_id} cannot be checked: the secret they are made with is not kept, because "
-                "~/.lithops_mini/secret cannot be written or is not private; make it a file of yours alone (chmod 600)"
-            )
-        key = job_key(job_id)
+        key = signing_key(job_id)
         header = manifest.read_manifest(storage, bucket, job_id, key)
         record = manifest.read_job(storage, bucket, job_id)
         settled: dict[int, tuple[str, Outcome]] = {}
@@ -147,7 +141,7 @@ def clean_jobs(chosen: tuple[str, ...], older_than: str | None, every: bool, yes
 
     if bool(chosen) + bool(older_than) + every != 1:
         raise click.UsageError("give job ids, or --older-than, or --all")
-    with _open(selection) as (storage, bucket):
+    with open_storage(selection) as (storage, bucket):
         if chosen:
             ids = dict.fromkeys(manifest.find_job(storage, bucket, job) for job in chosen)
             doomed = [manifest.read_job(storage, bucket, job_id) for job_id in ids]
@@ -181,7 +175,7 @@ def clean(yes: bool, selection: Selection) -> None:
     from lithops_mini import records
     from lithops_mini.job import manifest
 
-    with _open(selection) as (storage, bucket):
+    with open_storage(selection) as (storage, bucket):
         try:
             known = list(manifest.list_jobs(storage, bucket))
             kept = {record.job_id.rpartition("-")[0] for record in known if record.client_lives}
@@ -203,19 +197,6 @@ def clean(yes: bool, selection: Selection) -> None:
         else:
             click.echo("There is nothing to remove.")
     _tell_left(left)
-
-
-@contextmanager
-def _open(selection: Selection) -> Iterator[tuple[StorageBackend, str]]:
-    """The configured storage, and the bucket of the jobs."""
-    from lithops_mini import registry
-
-    config = selection.load()
-    storage = registry.find("storage", config.storage)(config.storage_options)
-    try:
-        yield storage, config.job.storage_bucket
-    finally:
-        storage.close()
 
 
 # -- removing

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lithops_mini.errors import ConfigError
@@ -94,6 +95,17 @@ class ComputeBackend(ABC):
     def runtimes(self) -> Runtimes:
         """What the workers of this backend run in, where that is built first; ``ConfigError`` if nothing is."""
         raise ConfigError(f"{type(self).__name__} builds no runtime: its workers run in what is there")
+
+    def tail(self, take: Callable[[str, int, str], object]) -> AbstractContextManager[None]:
+        """Within the ``with`` block, ``take(job, call, line)`` gets what calls print, while they run.
+
+        Of all workers, whichever client they belong to, and of each from its last lines on; in other threads. It may be
+        asked of a backend that is not deployed. ``ConfigError`` if it cannot be had from outside of the client.
+        """
+        raise ConfigError(
+            f"{type(self).__name__} shows what calls print, while they run, only in the program that runs the job: with"
+            " log_level DEBUG"
+        )
 
     @abstractmethod
     def close(self) -> None:

@@ -15,8 +15,10 @@ import logging
 import os
 import platform
 import queue
+import select
 import signal
 import socket
+import stat
 import sys
 import threading
 from collections import deque
@@ -39,6 +41,15 @@ def directory() -> str:
 
 def _socket_path() -> str:
     return os.path.join(directory(), "socket")
+
+
+def _gate() -> str:
+    """A named pipe: opening it to read returns when the server takes questions, and not before."""
+    path = os.path.join(directory(), "gate")
+    os.makedirs(directory(), mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.mkfifo(path)
+    return path
 
 
 class Lines(logging.Handler):
@@ -155,6 +166,7 @@ class Server:
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(_socket_path())
             listener.listen()
+            os.open(_gate(), os.O_RDWR)  # from now on, for whoever waits there
             while True:
                 asker, _ = listener.accept()
                 threading.Thread(target=self._answer, args=(asker,), daemon=True).start()
@@ -188,12 +200,23 @@ def check_health() -> None:
 
 
 def tail() -> None:
-    """Copy what calls print to standard output until the server ends."""
+    """Copy what calls print to standard output until the server ends; or standard input, if that is a pipe.
+
+    A server that has just been started is waited for.
+    """
+    os.close(os.open(_gate(), os.O_RDONLY))
     with _ask(b"tail") as asked:
         asked.settimeout(None)
-        while data := asked.recv(1 << 16):
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
+        watched: list[socket.socket | int] = [asked, 0] if stat.S_ISFIFO(os.fstat(0).st_mode) else [asked]
+        while True:
+            ready, _, _ = select.select(watched, [], [])
+            if 0 in ready and not os.read(0, 1 << 16):
+                return
+            if asked in ready:
+                if not (data := asked.recv(1 << 16)):
+                    return
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
 
 
 def _end(*_: object) -> NoReturn:
