@@ -22,7 +22,7 @@ from lithops_mini.cli.logs import _after
 from lithops_mini.errors import CallTimeout
 from lithops_mini.executor import FunctionExecutor, docker_executor, localhost_executor
 
-COMMAND = [sys.executable, "-m", "lithops_mini"]
+COMMAND = [sys.executable, "-W", "error", "-m", "lithops_mini"]
 
 
 @pytest.fixture(autouse=True)
