@@ -175,9 +175,11 @@ class Container:
         finally:
             self._inbox.put(None)
             assert self._socket is not None
+            # The SDK has three views of one socket, which is closed with the last of them.
             self._attached.close()
-            self._attached._response.close()
             self._socket.close()
+            with suppress(ValueError):  # it was the same one
+                self._attached._response.close()
 
     def _read_output(self, most: int) -> bytes:
         """Bytes of the worker's frames; what comes in between on standard error is noted."""
