@@ -14,9 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from engines import CACHE, EngineMissing
+from engines import CACHE, EngineMissing, await_port, free_ports
 
-_DEBIAN_PACKAGES = ("docker.io", "iptables", "iproute2")
 _START_LIMIT = 60.0  # seconds
 _STOP_LIMIT = 30.0
 
@@ -105,7 +104,7 @@ def start_docker() -> Iterator[dict[str, str]]:
 @contextmanager
 def start_own_docker() -> Iterator[OwnEngine]:
     """A Docker engine of one's own, without images, that may be stopped and started."""
-    _install()
+    _install("a Docker engine", ("dockerd", "iptables", "ip"), ("docker.io", "iptables", "iproute2"))
     # Not below pytest's directories, which are kept: and the path of a socket must be short.
     with tempfile.TemporaryDirectory(prefix="lm-docker-") as directory:
         engine = OwnEngine(Path(directory))
@@ -116,14 +115,39 @@ def start_own_docker() -> Iterator[OwnEngine]:
             engine.remove()
 
 
-def _install() -> None:
+@contextmanager
+def start_sshd(home: Path, engine: str) -> Iterator[int]:
+    """The port of an SSH server: the keys are in ``home``, and the Docker client there finds the socket ``engine``."""
+    _install("an SSH server", ("sshd", "ssh-keygen"), ("openssh-server", "openssh-client"))
+    keys = home / ".ssh"
+    keys.mkdir(mode=0o700)
+    for key in (keys / "id_ed25519", keys / "host"):
+        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
+    (port,) = free_ports(1)
+    host = " ".join((keys / "host.pub").read_text().split()[:2])
+    (keys / "known_hosts").write_text(f"[127.0.0.1]:{port} {host}\n")
+    options = {"Port": port, "ListenAddress": "127.0.0.1", "HostKey": keys / "host", "PidFile": "none"}
+    options |= {"AuthorizedKeysFile": keys / "id_ed25519.pub", "StrictModes": "no", "PermitRootLogin": "yes"}
+    options["SetEnv"] = f"DOCKER_HOST=unix://{engine}"
+    Path("/run/sshd").mkdir(exist_ok=True)  # it wants to have one, even if it does not use it
+    command = [shutil.which("sshd") or "sshd", "-D", "-e", "-f", "/dev/null"]
+    command += [f"-o{name}={value}" for name, value in options.items()]
+    with open(keys / "log", "wb") as log, subprocess.Popen(command, stderr=log) as process:
+        try:
+            await_port(port, keys / "log")
+            yield port
+        finally:
+            process.terminate()
+
+
+def _install(what: str, programs: tuple[str, ...], packages: tuple[str, ...]) -> None:
     if sys.platform != "linux" or os.geteuid() != 0:
-        raise EngineMissing("a Docker engine: start one, or run the tests as root on Linux, where they start one")
+        raise EngineMissing(f"{what}: start one, or run the tests as root on Linux, where they start one")
     os.environ["PATH"] += ":/usr/sbin:/sbin"
-    if all(shutil.which(program) for program in ("dockerd", "iptables", "ip")):
+    if all(shutil.which(program) for program in programs):
         return
     if not shutil.which("apt-get"):
-        raise EngineMissing("a Docker engine, and there is no apt-get to install one")
+        raise EngineMissing(f"{what}, and there is no apt-get to install one")
     CACHE.mkdir(parents=True, exist_ok=True)
     with open(CACHE / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -135,7 +159,7 @@ def _install() -> None:
             policy.write_text("#!/bin/sh\nexit 101\n")
             policy.chmod(0o755)
         try:
-            _run("apt-get", "install", "--yes", "--no-install-recommends", *_DEBIAN_PACKAGES)
+            _run("apt-get", "install", "--yes", "--no-install-recommends", *packages)
         finally:
             if forbid:
                 policy.unlink()

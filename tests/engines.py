@@ -57,7 +57,7 @@ def start_swift() -> Iterator[Engine]:
             stack.enter_context(_running(command, directory / f"{name}.log", PYTHONPATH=str(directory)))
         engine = Engine(f"http://127.0.0.1:{ports['proxy']}")
         for port in ports.values():
-            _await_port(port, directory / "proxy.log")
+            await_port(port, directory / "proxy.log")
         _await(f"{engine.url}/healthcheck", directory / "proxy.log")
         yield engine
 
@@ -101,7 +101,7 @@ def _running(command: list[str], log: Path, **environment: str) -> Iterator[None
         process.wait()
 
 
-def _await_port(port: int, log: Path) -> None:
+def await_port(port: int, log: Path) -> None:
     deadline = time.monotonic() + _START_LIMIT
     while True:
         try:

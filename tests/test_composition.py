@@ -289,7 +289,7 @@ def test_a_failed_map_call_fails_the_reducer(executor: FunctionExecutor) -> None
         raise AssertionError("it ran")
 
     futures = executor.map_reduce(fail_odd, range(4), never)
-    with pytest.raises(ValueError, match="odd: [13]"):
+    with pytest.raises(ValueError, match=r"odd: [13]"):
         executor.get_result(futures)
     assert [future.exception() is None for future in futures.map_futures] == [True, False, True, False]
 

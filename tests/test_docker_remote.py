@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import ssl
 import subprocess
 import threading
@@ -12,7 +13,9 @@ from typing import Any
 
 import docker
 import pytest
-from engines import Engine
+from conftest import missing_engine
+from docker_engine import start_sshd
+from engines import Engine, EngineMissing
 
 import lithops_mini as lm
 from lithops_mini.errors import ConfigError, InputError
@@ -102,12 +105,16 @@ class Door:
         self._loop.close()
 
 
+def socket_of(engine: docker.DockerClient) -> str:
+    path: str = engine.api.adapters["http+docker://"].socket_path
+    return path
+
+
 @pytest.fixture
 def settings(
     docker_engine: docker.DockerClient, certificates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[dict[str, Any]]:
-    path = docker_engine.api.adapters["http+docker://"].socket_path
-    with Door(path, certificates) as door:
+    with Door(socket_of(docker_engine), certificates) as door:
         monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{door.port}")
         monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
         monkeypatch.setenv("DOCKER_CERT_PATH", str(certificates))
@@ -170,3 +177,17 @@ def test_an_object_storage_has_no_such_limits(settings: dict[str, Any], swift: E
     with lm.function_executor(**settings, config=config, network="host") as executor:
         assert len(executor.submit(bytes, 2 << 20).result(LIMIT)) == 2 << 20
         assert executor.submit(len, bytes(1 << 20)).result(LIMIT) == 1 << 20
+
+
+def test_an_engine_by_ssh(docker_engine: docker.DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        with start_sshd(tmp_path, socket_of(docker_engine)) as port:
+            monkeypatch.setenv("HOME", str(tmp_path))
+            host = f"ssh://{getpass.getuser()}@127.0.0.1:{port}"
+            settings = {"backend": "docker", "base": "host", "max_workers": 2, "progress": False, "host": host}
+            with lm.function_executor(**settings, storage_path=str(tmp_path / "storage")) as executor:
+                assert executor.get_result(executor.map(lambda x: x * x, range(100))) == [x * x for x in range(100)]
+                with pytest.raises(ConfigError, match="do not reach"):
+                    executor.submit(bytes, 2 << 20).result(LIMIT)
+    except EngineMissing as error:
+        missing_engine(str(error))

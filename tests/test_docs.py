@@ -71,13 +71,15 @@ def run(command: list[str], directory: Path) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
-def test_the_code_of_the_page_runs(page: Path, tmp_path: Path) -> None:
+def test_the_code_of_the_page_runs(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if page.stem == "docker":
+        request.getfixturevalue("docker_engine")
     found = [block for block in blocks(page.read_text(encoding="utf-8")) if "skip" not in block.marks]
     for block in found:
         if name := block.marks.get("file"):
             (tmp_path / name).write_text(block.text, encoding="utf-8")
     python = [block for block in found if block.language == "python" and not block.marks]
-    script = tmp_path / f"{page.stem.replace('-', '_')}.py"
+    script = tmp_path / f"{page.stem.replace('-', '_')}_page.py"  # docker.py would be the module docker
     script.write_text(as_script(python), encoding="utf-8")
     done = run([sys.executable, "-W", "error", script.name], tmp_path)
     if done.returncode != 0:

@@ -29,7 +29,12 @@ def storage() -> MemoryStorage:
 
 
 def plan(sources: Any, storage: Any = None, **options: Any) -> list[list[list[Partition]]]:
-    options = {"storage": storage or MemoryStorage(), "storage_name": "localhost", "readable": ("object", "path", "url"), **options}
+    options = {
+        "storage": storage or MemoryStorage(),
+        "storage_name": "localhost",
+        "readable": ("object", "path", "url"),
+        **options,
+    }
     return plan_partitions(sources, **options)
 
 

@@ -16,7 +16,9 @@ from memory_storage import MemoryStorage
 from lithops_mini.errors import InputError
 from lithops_mini.job.plan import Cut, PlannedCall, Surroundings, arguments, items, plan
 
-HERE = Surroundings(MemoryStorage(bucket={"a": b"1\n2\n", "b": b"3\n"}), "localhost", readable=("object", "path", "url"))
+HERE = Surroundings(
+    MemoryStorage(bucket={"a": b"1\n2\n", "b": b"3\n"}), "localhost", readable=("object", "path", "url")
+)
 
 
 def planned(
