@@ -63,7 +63,7 @@ class AwsS3Storage(S3Storage):
     Options: ClassVar[type[Any]] = AwsS3Options
     shared_sections: ClassVar[Mapping[str, type[Any]]] = {"aws": AwsOptions}
     name = "aws_s3"
-    package = "botocore"
+    worker_packages = ("botocore",)
     sdk = "botocore"
     extra = "aws"
     credentials_hint = "run 'aws configure', or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or aws.profile"

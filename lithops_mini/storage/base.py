@@ -55,7 +55,7 @@ class WorkerNeeds:
     found: Callable[[], Mapping[str, str]] = field(default=dict, repr=False)
     """The same with the credentials that were found on this machine, for workers that find neither these nor their own:
     as good as the ``environment``, and as long as they are valid."""
-    packages: tuple[str, ...] = ()  # distributions that must be installed there, such as "botocore"
+    packages: tuple[str, ...] = ()  # distributions that must be installed there
     paths: tuple[HostPath, ...] = ()
     endpoint: str | None = None  # the URL of the service, where one was given
 
@@ -69,6 +69,7 @@ class StorageBackend(ABC):
     """
 
     Options: ClassVar[type[Any]]  # a frozen dataclass: the backend's own settings
+    worker_packages: ClassVar[tuple[str, ...]] = ()  # distributions a worker must have, such as "botocore"
 
     @abstractmethod
     def put(

@@ -75,7 +75,7 @@ class IbmCosStorage(S3Storage):
     Options: ClassVar[type[Any]] = IbmCosOptions
     shared_sections: ClassVar[Mapping[str, type[Any]]] = {"ibm": IbmOptions}
     name = "ibm_cos"
-    package = "ibm-cos-sdk-core"
+    worker_packages = ("ibm-cos-sdk-core",)
     sdk = "ibm_botocore"
     extra = "ibm"
     credentials_hint = (

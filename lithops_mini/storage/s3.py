@@ -47,7 +47,6 @@ class S3Storage(StorageBackend):
     """Buckets and objects of an S3 service. Keys are what the service takes, without characters that XML lacks."""
 
     name: ClassVar[str]  # as a configuration calls it
-    package: ClassVar[str]  # the distribution of the SDK's part that is used
     sdk: ClassVar[str]  # the package with the SDK's session, exceptions and configuration
     extra: ClassVar[str]  # the extra of ours that installs it
     permissions: ClassVar[Mapping[str, str]]  # what each action needs, for error messages
@@ -81,7 +80,7 @@ class S3Storage(StorageBackend):
         return WorkerNeeds(
             environment=self._variables({name: getattr(self._options, name) for name in self._secret_names()}),
             found=self._found,
-            packages=(self.package,),
+            packages=self.worker_packages,
             paths=(HostPath(os.path.abspath(bundle)),) if bundle else (),
             endpoint=self._given_endpoint(),
         )
