@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from lithops_mini.cli.options import Selection, config_options
-from lithops_mini.cli.table import printable, table
-from lithops_mini.errors import ConfigError
+from lithops_mini.cli.table import count, printable, table
+from lithops_mini.errors import ConfigError, InvocationError
 from lithops_mini.sizes import format_size
 
 if TYPE_CHECKING:
     from lithops_mini.config import Config
-    from lithops_mini.runtimes.base import Runtimes
+    from lithops_mini.runtimes.base import Runtime, Runtimes
     from lithops_mini.runtimes.recipe import Recipe
 
 _WIDTH = 100  # of a line of progress
@@ -226,3 +230,61 @@ def _open(selection: Selection) -> Iterator[_Opened]:
         yield _Opened(config, backend.runtimes())
     finally:
         backend.close()
+
+
+def _build(runtimes: Runtimes, recipe: Recipe, *, force: bool = False) -> None:
+    began = time.monotonic()
+
+    def tell(line: str) -> None:
+        line = printable(line)
+        short = line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…"
+        click.echo(f"{time.monotonic() - began:6.1f} s  {short}", err=True)
+
+    built = runtimes.build(recipe, tell, force=force)
+    size = format_size(built.size)
+    click.echo(f"Built {built.name}: {size}, {built.seconds:.1f} s" if built.new else f"{built.name} is there: {size}")
+
+
+def _stale(runtimes: Runtimes) -> list[Runtime]:
+    return [each for each in runtimes.list() if not each.current]
+
+
+def _delete(runtimes: Runtimes, found: Sequence[Runtime]) -> None:
+    """Delete each that nothing uses."""
+    for each in found:
+        try:
+            runtimes.delete(each.name)
+        except InvocationError as error:
+            click.echo(f"Kept {each.name}: {error}", err=True)
+        else:
+            click.echo(f"Deleted {each.name}")
+
+
+def _need_terminal(what: str) -> None:
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"there is no terminal to ask on: add --yes to {what}")
+
+
+def _confirmed(found: Sequence[Runtime], what: str) -> bool:
+    names = ", ".join(printable(each.name) for each in found)
+    if click.confirm(f"Delete {count(len(found), what)}: {names}?", err=True):
+        return True
+    click.echo("Nothing was deleted.")
+    return False
+
+
+def _state(found: Runtime) -> str:
+    if not found.python:
+        return "broken off"
+    return "current" if found.current else "stale"
+
+
+def _when(found: Runtime) -> str:
+    return datetime.fromtimestamp(found.created).isoformat(sep=" ", timespec="seconds")
+
+
+def _json(found: Runtime) -> str:
+    return json.dumps(asdict(found) | {"current": found.current})
+
+
+COMMANDS = [runtime]
