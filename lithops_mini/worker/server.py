@@ -86,7 +86,7 @@ class Lines(logging.Handler):
 
 
 class Server:
-    """Serves one client, who reads ``output`` and writes to ``input``, both file descriptors."""
+    """Serves one client, by two file descriptors: ``source`` is what the client writes, ``sink`` what it reads."""
 
     def __init__(self, source: int, sink: int) -> None:
         self._source, self._sink = source, sink
@@ -112,6 +112,13 @@ class Server:
 
     def _read(self) -> None:
         """Take in what the client sends, also while calls run."""
+        try:
+            self._take_frames()
+        finally:
+            self._messages.put(None)
+            self._close()
+
+    def _take_frames(self) -> None:
         number = 0  # of the message under way
         while (frame := frames.read(lambda most: os.read(self._source, most))) is not None:
             kind, body = frame
@@ -128,8 +135,6 @@ class Server:
                 meant, *calls = (number for (number,) in frames.NUMBER.iter_unpack(body))
                 if meant == number:  # else it comes too late
                     self._supervisor.cancel(frozenset(calls))
-        self._messages.put(None)
-        self._close()
 
     def _close(self) -> None:
         if self._supervisor is not None:
