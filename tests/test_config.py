@@ -667,3 +667,13 @@ def test_without_a_file_nothing_heavy_is_imported():
     program = "import sys; from lithops_mini.config import load; load(config=load().as_profile()); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {"pydantic", "yaml", "click", "tqdm", "importlib.metadata"} & set(done.stdout.split())
+
+
+def test_plain_settings_need_no_pydantic():
+    program = (
+        "import sys; from lithops_mini.config import load;"
+        " load(config={}, backend='localhost', max_workers=2, storage_path='/x', progress=False);"
+        " print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "pydantic" not in done.stdout.split()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_type_hints
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
 
 from lithops_mini.config.source import Substituted
 from lithops_mini.errors import ConfigError
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _LIMITS = ("gt", "ge", "lt", "le", "min_length", "pattern", "allow_inf_nan")
+
+# What a value is seen to be, and its limits, without pydantic.
+_PLAIN = (bool, int, str)
+_COMPARED = {"gt": operator.gt, "ge": operator.ge, "lt": operator.lt, "le": operator.le}
 
 _EXPECTED = {
     "int_type": "a whole number",
@@ -67,8 +73,11 @@ def check(cls: type[Any], field: Field[Any], setting: Setting) -> Any:
     default = field.default_factory() if field.default_factory is not MISSING else field.default
     value = list(setting.value) if isinstance(setting.value, tuple) else setting.value
     plain_default = list(default) if isinstance(default, tuple) else default
+    # Most values are plainly right, and pydantic's import takes longer than all the rest of load().
     if type(value) is type(plain_default) and value == plain_default:
-        return default  # right as it is, and pydantic's import takes longer than all the rest of load()
+        return default
+    if _plainly_right(cls, field, value):
+        return value
     from pydantic import ValidationError
 
     try:
@@ -89,6 +98,16 @@ def check(cls: type[Any], field: Field[Any], setting: Setting) -> Any:
             f"{setting.where}: {setting.key}{path} must be {expected}, not {found}"
             f"{'; put it in quotes' if unquoted else ''}{_help(field)}"
         ) from None
+
+
+def _plainly_right(cls: type[Any], field: Field[Any], value: Any) -> bool:
+    """Whether the value is of a simple type and that of the field, within its limits; ``False`` where unclear."""
+    limits = {limit: field.metadata[limit] for limit in _LIMITS if limit in field.metadata}
+    if type(value) not in _PLAIN or limits.keys() - _COMPARED:
+        return False
+    hint = get_type_hints(cls, include_extras=True)[field.name]
+    types = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return type(value) in types and all(_COMPARED[name](value, limit) for name, limit in limits.items())
 
 
 def adapter(cls: type[Any], name: str) -> TypeAdapter[Any]:
