@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import docker
@@ -18,6 +19,7 @@ from docker_engine import start_sshd
 from engines import Engine, EngineMissing
 
 import lithops_mini as lm
+from lithops_mini.compute.docker import DockerCompute, DockerOptions
 from lithops_mini.errors import ConfigError, InputError
 
 pytestmark = pytest.mark.usefixtures("runtime_image")
@@ -136,6 +138,22 @@ def test_what_fits_in_messages_needs_no_storage(executor: lm.FunctionExecutor) -
     assert executor.get_result(large) == [bytes([n]) * 300_000 for n in range(8)]
 
 
+def line_of(executor: lm.FunctionExecutor, host: str | None = None) -> str:
+    """What a call prints, as somebody else sees it while the container lives."""
+    backend = DockerCompute(DockerOptions(host=host))
+    lines: SimpleQueue[tuple[str, int, str]] = SimpleQueue()
+    try:
+        with backend.tail(lambda *line: lines.put(line)):
+            future = executor.submit(print, "said there")
+            return next(line for job, _, line in iter(lambda: lines.get(timeout=LIMIT), None) if job == future.job_id)
+    finally:
+        backend.close()
+
+
+def test_what_is_printed_there_is_seen_here(executor: lm.FunctionExecutor) -> None:
+    assert line_of(executor) == "said there"
+
+
 def test_calls_are_stopped_there_too(executor: lm.FunctionExecutor) -> None:
     def long() -> None:
         import time
@@ -189,5 +207,6 @@ def test_an_engine_by_ssh(docker_engine: docker.DockerClient, tmp_path: Path, mo
                 assert executor.get_result(executor.map(lambda x: x * x, range(100))) == [x * x for x in range(100)]
                 with pytest.raises(ConfigError, match="do not reach"):
                     executor.submit(bytes, 2 << 20).result(LIMIT)
+                assert line_of(executor, host) == "said there"
     except EngineMissing as error:
         missing_engine(str(error))

@@ -116,6 +116,8 @@ class _Workers:
             with self._lock:
                 self._open.discard(connection)
             connection.close()
+            with suppress(ValueError):  # it was the same one
+                attached._response.close()
 
 
 def _in_thread(work: Callable[..., None], *arguments: object) -> None:
