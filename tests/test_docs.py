@@ -9,6 +9,7 @@ of its ```console blocks, which must succeed. Two comments on the line before a 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -79,7 +80,9 @@ def test_the_code_of_the_page_runs(page: Path, tmp_path: Path, request: pytest.F
         if name := block.marks.get("file"):
             (tmp_path / name).write_text(block.text, encoding="utf-8")
     python = [block for block in found if block.language == "python" and not block.marks]
-    script = tmp_path / f"{page.stem.replace('-', '_')}_page.py"  # docker.py would be the module docker
+    name = page.stem.replace("-", "_")
+    hides = importlib.util.find_spec(name) is not None  # as docker.py would hide the module docker
+    script = tmp_path / f"{name}{'_page' if hides else ''}.py"
     script.write_text(as_script(python), encoding="utf-8")
     done = run([sys.executable, "-W", "error", script.name], tmp_path)
     if done.returncode != 0:

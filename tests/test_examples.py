@@ -100,6 +100,17 @@ def test_the_demo_on_object_stores(
     assert sizes == {path.name: path.stat().st_size for path in nycflights}
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("runtime_image")
+def test_the_demo_in_containers(nycflights: tuple[Path, Path], tmp_path: Path) -> None:
+    profile = {"docker": {"base": "host", "max_workers": 2}}
+    (tmp_path / "lithops_mini.yaml").write_text(json.dumps({"profiles": {"only": profile}}))
+    printed = run(tmp_path, "nycflights.py", "--cache", str(DATA), "--backend", "docker")
+    assert len(re.findall(r"^Checked: [\d,]+ averages of [\d,]+ values agree", printed, re.MULTILINE)) == 2
+    assert "WRONG" not in printed
+    assert "backend docker" in printed
+
+
 def test_the_demo_sees_what_is_wrong() -> None:
     demo = runpy.run_path(str(EXAMPLES / "nycflights.py"))
     right = {("EWR", "2013-01-01", "temp"): (22, 36.8), ("EWR", "2013-01-01", "dewp"): (22, 25.1)}
