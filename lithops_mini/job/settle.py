@@ -33,7 +33,8 @@ from lithops_mini.sizes import format_size
 from lithops_mini.storage.base import StorageBackend
 from lithops_mini.wire import Outcome, Status
 from lithops_mini.worker import dependencies, serialize
-from lithops_mini.worker.call import empty_outcome, encode_failure
+from lithops_mini.worker.call import encode_failure
+from lithops_mini.worker.pipe import empty_outcome
 
 logger = logging.getLogger("lithops_mini.job")
 

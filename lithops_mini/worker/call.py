@@ -19,6 +19,7 @@ from lithops_mini.errors import ConfigError, LithopsMiniError, StorageError, Sto
 from lithops_mini.records import NO_REQUESTS, Requests
 from lithops_mini.storage.base import StorageBackend
 from lithops_mini.worker import code, dependencies, serialize
+from lithops_mini.worker.pipe import unstarted
 
 try:
     import resource
@@ -345,37 +346,6 @@ class Jobs:
             while len(self._jobs) > _REMEMBERED:
                 self._jobs.popitem(last=False)
         return job
-
-
-def unstarted(call: wire.Call) -> wire.Outcome:
-    """The outcome of a call that is given back."""
-    return empty_outcome(call, wire.Status.UNSTARTED)
-
-
-def empty_outcome(
-    call: wire.Call, status: wire.Status, text: str = "", *, started: float = 0.0, log: bytes = b""
-) -> wire.Outcome:
-    """The outcome of a call that did not return, with a sentence that says why."""
-    ended = time.time() if started else 0.0
-    return wire.Outcome(
-        call.id,
-        call.attempt,
-        status,
-        wire.INLINE,
-        cold=0,
-        started=started,
-        ended=ended,
-        cpu_user=0.0,
-        cpu_system=0.0,
-        peak_memory=0,
-        bytes_in=len(call.arguments),
-        bytes_out=0,
-        storage_puts=0,
-        storage_gets=0,
-        storage_deletes=0,
-        log=log,
-        data=text.encode(),
-    )
 
 
 def set_environment(env: Mapping[str, str]) -> Callable[[], None]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lithops_mini.errors import InvocationError, Reason
-from lithops_mini.worker.runner import HEAD, READY
+from lithops_mini.worker.pipe import HEAD, READY
 
 # Longer than any interpreter needs to start, in seconds.
 _START_LIMIT = 60.0

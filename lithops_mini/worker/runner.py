@@ -11,17 +11,11 @@ import faulthandler
 import os
 import signal
 import sys
-from struct import Struct
 from typing import NoReturn
 
 from lithops_mini import wire
 from lithops_mini.worker.call import Jobs
-
-HEAD = Struct("<Qd")  # of a message: its length, and when what has not begun of it is to be given back
-READY = b"R"
-
-# Of a call's output the first and the last bytes are kept.
-LOG_HEAD, LOG_TAIL = 16 << 10, 48 << 10
+from lithops_mini.worker.pipe import HEAD, LOG_HEAD, LOG_TAIL, READY, shorten
 
 # Where the output file is positioned while nobody writes to it. Being appended to, it can be positioned anywhere, and
 # whatever writes to it moves the position.
@@ -131,10 +125,6 @@ def pipe_size(descriptor: int) -> int:
     import fcntl
 
     return fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ) if hasattr(fcntl, "F_GETPIPE_SZ") else 16 << 10
-
-
-def shorten(head: bytes, tail: bytes, left_out: int) -> bytes:
-    return b"%b\n... %d bytes of output left out ...\n%b" % (head, left_out, tail)
 
 
 def _read(descriptor: int, size: int) -> bytearray | None:

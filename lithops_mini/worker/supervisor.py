@@ -19,9 +19,8 @@ from typing import Any
 from lithops_mini import wire
 from lithops_mini.errors import InvocationError, Reason
 from lithops_mini.wire import Status
-from lithops_mini.worker.call import empty_outcome, unstarted
+from lithops_mini.worker.pipe import LOG_HEAD, LOG_TAIL, empty_outcome, shorten, unstarted
 from lithops_mini.worker.process import RunnerProcess, describe_exit
-from lithops_mini.worker.runner import LOG_HEAD, LOG_TAIL, shorten
 
 logger = logging.getLogger("lithops_mini.worker")
 
