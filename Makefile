@@ -57,7 +57,7 @@ clean:  ## delete everything make has made
 	@touch $@
 
 .venv/demo.stamp: setup.cfg pyproject.toml | .venv/created.stamp
-	$(BIN)/python -m pip install --quiet --editable '.[plot]'
+	$(BIN)/python -m pip install --quiet --editable '.[docker,plot]'
 	@touch $@
 
 .venv/dev.stamp: setup.cfg pyproject.toml | .venv/created.stamp

@@ -10,6 +10,7 @@ Both are checked against a plain computation in this process; the exit code says
 
     python examples/nycflights.py                        # on this machine
     python examples/nycflights.py --backend inline       # in this process, for a debugger
+    python examples/nycflights.py --backend docker       # in containers
 """
 
 from __future__ import annotations
