@@ -13,7 +13,7 @@ from measure import Row, machine, table
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- begin: make bench -->", "<!-- end: make bench -->"
-BENCHMARKS = ("many_calls", "scale", "one_call", "data_in_parts", "object_storage", "objects_in_parts")
+BENCHMARKS = ("many_calls", "scale", "one_call", "data_in_parts", "object_storage", "objects_in_parts", "containers")
 
 
 def measure(name: str, options: list[str]) -> list[Row]:
@@ -34,7 +34,7 @@ def write(rows: list[Row]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="only these; default: all")
-    parser.add_argument("--quick", action="store_true", help="less of everything, in two minutes: to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="less of everything, in three minutes: to see that it runs")
     given = parser.parse_args()
     rows: list[Row] = []
     for name in given.names or BENCHMARKS:
