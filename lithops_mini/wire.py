@@ -190,6 +190,9 @@ class Outcome(NamedTuple):
         return self._replace(storage_puts=puts, storage_gets=gets, storage_deletes=deletes)
 
 
+OUTCOME_OVERHEAD = _OUTCOME.size
+
+
 def encode_outcome(outcome: Outcome) -> bytes:
     *fields, log, data = outcome
     return b"".join((_OUTCOME.pack(*fields, len(log), len(data)), log, data))

@@ -19,7 +19,7 @@ from lithops_mini.errors import ConfigError, LithopsMiniError, StorageError, Sto
 from lithops_mini.records import NO_REQUESTS, Requests
 from lithops_mini.storage.base import StorageBackend
 from lithops_mini.worker import code, dependencies, serialize
-from lithops_mini.worker.pipe import unstarted
+from lithops_mini.worker.pipe import ENDLESS, LOG_HEAD, LOG_TAIL, unstarted
 
 try:
     import resource
@@ -306,23 +306,31 @@ class Jobs:
         self._cold = True
 
     def run(
-        self, payload: bytes | bytearray, take_log: Callable[[], bytes], deadline: float = math.inf
+        self,
+        payload: bytes | bytearray,
+        take_log: Callable[[], bytes],
+        deadline: float = math.inf,
+        room: int = ENDLESS,
     ) -> Iterator[wire.Outcome]:
         """Yield one outcome per call of the message, each as soon as it is known.
 
-        What has not begun by ``deadline``, in seconds of the monotonic clock, is given back, but the first call runs.
+        What has not begun by ``deadline``, in seconds of the monotonic clock, is given back, as is what might not fit
+        into a reply of ``room`` bytes, but the first call runs.
         """
         header, inline_code, calls = wire.split_payload(payload)
         job = self._job(header)
         restore = set_environment(job.env) if job.env else None
         job.cpu = _cpu()
         first = True
+        room -= wire.count_calls(payload) * wire.OUTCOME_OVERHEAD + job.inline + LOG_HEAD + LOG_TAIL
         try:
             for call in wire.iter_calls(calls):
-                if not first and time.monotonic() > deadline:
+                if not first and (room < 0 or time.monotonic() > deadline):
                     yield unstarted(call)
                     continue
-                yield job.run(call, inline_code, cold=self._cold, take_log=take_log)
+                outcome = job.run(call, inline_code, cold=self._cold, take_log=take_log)
+                room -= len(outcome.log) + len(outcome.data)
+                yield outcome
                 first = self._cold = False
         finally:
             if restore is not None:

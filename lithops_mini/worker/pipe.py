@@ -7,7 +7,9 @@ from struct import Struct
 
 from lithops_mini import wire
 
-HEAD = Struct("<Qd")  # of a message: its length, and when what has not begun of it is to be given back
+# Of a message: its length, when what has not begun of it is to be given back, bytes there are for its outcomes.
+HEAD = Struct("<QdQ")
+ENDLESS = 1 << 62  # more bytes than there are
 READY = b"R"
 
 # Of a call's output the first and the last bytes are kept.

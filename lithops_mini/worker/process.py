@@ -86,12 +86,13 @@ class RunnerProcess:
         assert self.buffer == READY
         self.buffer.clear()
 
-    def send(self, payload: bytes | bytearray, deadline: float) -> None:
-        """Hand over one message; calls that have not begun by ``deadline`` (monotonic) come back unstarted.
+    def send(self, payload: bytes | bytearray, deadline: float, room: int) -> None:
+        """Hand over one message; calls that have not begun by ``deadline`` (monotonic) come back unstarted, and those
+        whose outcomes might not fit into ``room`` bytes.
 
         Raises ``BrokenPipeError`` if the runner has ended.
         """
-        head = HEAD.pack(len(payload), deadline)
+        head = HEAD.pack(len(payload), deadline, room)
         for part in (head + payload,) if len(payload) < 65536 else (head, payload):
             view = memoryview(part)
             while view:

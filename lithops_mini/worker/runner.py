@@ -169,11 +169,11 @@ def main(messages: int, outcomes: int, bell: int, lifeline: int, directory: str)
     os.write(outcomes, READY)
     out.ring()
     while head := _read(messages, HEAD.size):
-        length, deadline = HEAD.unpack(head)
+        length, deadline, room = HEAD.unpack(head)
         payload = _read(messages, length)
         if payload is None:
             break
-        for outcome in jobs.run(payload, output.take, deadline):
+        for outcome in jobs.run(payload, output.take, deadline, room):
             out.send(wire.encode_outcome(outcome))
         out.ring()
     sys.exit(0)

@@ -19,7 +19,7 @@ from typing import Any
 from lithops_mini import wire
 from lithops_mini.errors import InvocationError, Reason
 from lithops_mini.wire import Status
-from lithops_mini.worker.pipe import LOG_HEAD, LOG_TAIL, empty_outcome, shorten, unstarted
+from lithops_mini.worker.pipe import ENDLESS, LOG_HEAD, LOG_TAIL, empty_outcome, shorten, unstarted
 from lithops_mini.worker.process import RunnerProcess, describe_exit
 
 logger = logging.getLogger("lithops_mini.worker")
@@ -43,6 +43,8 @@ class _Message:
     encoded: memoryview  # the calls
     timeout: float | None  # seconds a call may run
     memory: int | None  # bytes the runner may hold
+    until: float | None = None  # monotonic: when the worker itself ends
+    room: int = ENDLESS  # bytes of the reply
     began: float = 0.0  # monotonic: when the call that runs now began
     started: float = 0.0  # the same by the wall clock
     deadline: float = 0.0  # monotonic: what has not begun by then, the runner gives back
@@ -128,13 +130,23 @@ class Supervisor:
         runner.end()
         return runner
 
-    def run(self, payload: bytes | bytearray, deliver: Callable[[bytes], None] | None = None) -> bytes:
+    def run(
+        self,
+        payload: bytes | bytearray,
+        deliver: Callable[[bytes], None] | None = None,
+        *,
+        until: float | None = None,
+        room: int = ENDLESS,
+    ) -> bytes:
         """Have the calls of ``payload`` run; return the reply, with an outcome for each, whatever became of it.
 
         If that takes long, ``deliver`` is given a reply about those that have ended, or will not begin here, while one
-        still runs; what is returned is then about that one. Raises ``InvocationError`` if no runner takes the message.
+        still runs; what is returned is then about that one. A call that still runs at the time ``until``, of the
+        monotonic clock, is stopped as one that is over its time. Calls after which the reply might be over ``room``
+        bytes are given back. Raises ``InvocationError`` if no runner takes the message.
         """
         message = self._read(payload)
+        message.until, message.room = until, room
         reusable = False
         try:
             runner = self._hand_over(payload, message)
@@ -177,7 +189,7 @@ class Supervisor:
                     runner.wait_ready()
                     self._ready = True
                 message.deadline = time.monotonic() + _PATIENCE
-                runner.send(payload, message.deadline)
+                runner.send(payload, message.deadline, message.room)
             except (InvocationError, BrokenPipeError) as error:
                 # Nothing of this message has run. A runner that ended while it was idle is replaced once.
                 how = describe_exit(self._discard())
@@ -238,6 +250,10 @@ class Supervisor:
             return Status.CANCELLED, "cancelled while it ran"
         if message.timeout is not None and time.monotonic() - message.began >= message.timeout:
             return Status.TIMEOUT, f"the call ran longer than its timeout of {message.timeout:g} s and was stopped"
+        if message.until is not None and time.monotonic() >= message.until:
+            ran = time.monotonic() - message.began
+            text = f"the call had run for {ran:.1f} s when the time of its worker was over, and was stopped"
+            return Status.TIMEOUT, text
         if runner.hung_up is not None and time.monotonic() - runner.hung_up > _HUNG_UP:
             return Status.DIED, "the call closed the worker's own file descriptors, so nothing could come back from it"
         limit = message.memory
