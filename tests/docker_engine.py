@@ -116,26 +116,29 @@ def start_own_docker() -> Iterator[OwnEngine]:
 
 
 @contextmanager
-def start_sshd(home: Path, engine: str) -> Iterator[int]:
-    """The port of an SSH server: the keys are in ``home``, and the Docker client there finds the socket ``engine``."""
-    _install("an SSH server", ("sshd", "ssh-keygen"), ("openssh-server", "openssh-client"))
-    keys = home / ".ssh"
-    keys.mkdir(mode=0o700)
-    for key in (keys / "id_ed25519", keys / "host"):
-        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
+def start_sshd(directory: Path) -> Iterator[tuple[int, Path]]:
+    """The port of an SSH server for this user, and a directory with the ``ssh`` of somebody who may log in there."""
+    _install("an SSH server", ("sshd", "ssh", "ssh-keygen"), ("openssh-server", "openssh-client"))
+    for key in ("user", "host"):
+        _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / key))
     (port,) = free_ports(1)
-    host = " ".join((keys / "host.pub").read_text().split()[:2])
-    (keys / "known_hosts").write_text(f"[127.0.0.1]:{port} {host}\n")
-    options = {"Port": port, "ListenAddress": "127.0.0.1", "HostKey": keys / "host", "PidFile": "none"}
-    options |= {"AuthorizedKeysFile": keys / "id_ed25519.pub", "StrictModes": "no", "PermitRootLogin": "yes"}
-    options["SetEnv"] = f"DOCKER_HOST=unix://{engine}"
+    host = " ".join((directory / "host.pub").read_text().split()[:2])
+    (directory / "known").write_text(f"[127.0.0.1]:{port} {host}\n")
+    (directory / "config").write_text(f"IdentityFile {directory}/user\nUserKnownHostsFile {directory}/known\n")
+    programs = directory / "bin"
+    programs.mkdir()
+    # It looks for its configuration where the system says this user lives, not where HOME says.
+    (programs / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {directory}/config "$@"\n')
+    (programs / "ssh").chmod(0o755)
+    options = {"Port": port, "ListenAddress": "127.0.0.1", "HostKey": directory / "host", "PidFile": "none"}
+    options |= {"AuthorizedKeysFile": directory / "user.pub", "StrictModes": "no", "PermitRootLogin": "yes"}
     Path("/run/sshd").mkdir(exist_ok=True)  # it wants to have one, even if it does not use it
     command = [shutil.which("sshd") or "sshd", "-D", "-e", "-f", "/dev/null"]
     command += [f"-o{name}={value}" for name, value in options.items()]
-    with open(keys / "log", "wb") as log, subprocess.Popen(command, stderr=log) as process:
+    with open(directory / "log", "wb") as log, subprocess.Popen(command, stderr=log) as process:
         try:
-            await_port(port, keys / "log")
-            yield port
+            await_port(port, directory / "log")
+            yield port, programs
         finally:
             process.terminate()
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import getpass
+import os
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -197,16 +200,42 @@ def test_an_object_storage_has_no_such_limits(settings: dict[str, Any], swift: E
         assert executor.submit(len, bytes(1 << 20)).result(LIMIT) == 1 << 20
 
 
-def test_an_engine_by_ssh(docker_engine: docker.DockerClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def by_ssh(docker_engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the engine as one to which ssh leads."""
     try:
-        with start_sshd(tmp_path, socket_of(docker_engine)) as port:
-            monkeypatch.setenv("HOME", str(tmp_path))
-            host = f"ssh://{getpass.getuser()}@127.0.0.1:{port}"
-            settings = {"backend": "docker", "base": "host", "max_workers": 2, "progress": False, "host": host}
-            with lm.function_executor(**settings, storage_path=str(tmp_path / "storage")) as executor:
-                assert executor.get_result(executor.map(lambda x: x * x, range(100))) == [x * x for x in range(100)]
-                with pytest.raises(ConfigError, match="do not reach"):
-                    executor.submit(bytes, 2 << 20).result(LIMIT)
-                assert line_of(executor, host) == "said there"
+        with start_sshd(tmp_path_factory.mktemp("ssh")) as (port, programs), pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+            yield f"ssh://{getpass.getuser()}@127.0.0.1:{port}{socket_of(docker_engine)}"
     except EngineMissing as error:
         missing_engine(str(error))
+
+
+def test_an_engine_by_ssh(by_ssh: str, tmp_path: Path) -> None:
+    settings = {"backend": "docker", "base": "host", "max_workers": 12, "progress": False, "host": by_ssh}
+    with lm.function_executor(**settings, storage_path=str(tmp_path / "storage")) as executor:
+        futures = executor.map(lambda x: x * x, range(100))
+        assert executor.get_result(futures) == [x * x for x in range(100)]
+        with pytest.raises(ConfigError, match="do not reach"):
+            executor.submit(bytes, 2 << 20).result(LIMIT)
+        together = executor.map(time.sleep, [0.5] * 12, chunksize=1)
+        executor.get_result(together)
+        assert len({future.stats.worker_id for future in together if future.stats}) > 10  # a session each is too many
+        assert line_of(executor, by_ssh) == "said there"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda url: url.replace("127.0.0.1", "no-such-host.invalid"), "Could not resolve hostname"),
+        (lambda url: url.replace("@127", "-nobody@127"), "Permission denied"),
+        (lambda url: "ssh://", "names no host"),
+        (lambda url: url + ".missing", "no Docker engine ssh://"),
+    ],
+    ids=["host", "user", "none", "socket"],
+)
+@pytest.mark.filterwarnings("ignore:unclosed <socket", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ssh_that_leads_nowhere(by_ssh: str, change: Callable[[str], str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        lm.docker_executor(host=change(by_ssh))
+    gc.collect()

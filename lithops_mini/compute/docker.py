@@ -22,6 +22,7 @@ from docker.types import DeviceRequest, LogConfig, Mount
 from lithops_mini.compute import docker_tail
 from lithops_mini.compute.base import Activation, ComputeBackend
 from lithops_mini.compute.container import ENGINE_ERRORS, Container
+from lithops_mini.compute.ssh import Tunnel
 from lithops_mini.errors import ConfigError, InvocationError, Reason
 from lithops_mini.runtimes import image
 from lithops_mini.runtimes.recipe import Recipe
@@ -105,11 +106,15 @@ class DockerCompute(ComputeBackend):
 
     def __init__(self, options: DockerOptions) -> None:
         self._options = options
-        self._client = _connect(options.host)
+        host = options.host or os.environ.get("DOCKER_HOST", "")
+        self._tunnel = Tunnel(host) if host.startswith("ssh://") else None
         try:
+            self._client = _connect(self._tunnel.url if self._tunnel else options.host, host)
             engine = self._client.info()
-        except ENGINE_ERRORS as error:
-            raise ConfigError(_no_engine(options.host, error)) from error
+        except BaseException:
+            if self._tunnel:
+                self._tunnel.close()
+            raise
         self._concurrency: int = options.max_workers or engine["NCPU"]
         self._default_memory: int = engine["MemTotal"] // self._concurrency
         self._needs = WorkerNeeds()
@@ -130,7 +135,7 @@ class DockerCompute(ComputeBackend):
 
     @property
     def reaches_files(self) -> bool:
-        return self._client.api.base_url.startswith(("http+docker://localhost", "npipe:"))
+        return self._tunnel is None and self._client.api.base_url.startswith(("http+docker://localhost", "npipe:"))
 
     def deploy(self, needs: WorkerNeeds) -> None:
         self._needs = needs
@@ -184,6 +189,8 @@ class DockerCompute(ComputeBackend):
             names = ", ".join(sorted(container.name for container in self._lost))
             logger.warning("%s could not be removed; the next executor of this machine removes them", names)
         self._client.close()
+        if self._tunnel:
+            self._tunnel.close()
 
     # -- containers
 
@@ -332,17 +339,16 @@ class _Teller:
         logger.info("%s", line)
 
 
-def _connect(host: str | None) -> docker.DockerClient:
-    environment = dict(os.environ) | ({"DOCKER_HOST": host} if host else {})
+def _connect(url: str | None, named: str) -> docker.DockerClient:
+    """A client of the engine at ``url``, or where the environment says. An error calls it what the user has."""
+    environment = dict(os.environ) | ({"DOCKER_HOST": url} if url else {})
     try:
         return docker.from_env(environment=environment)
     except (*ENGINE_ERRORS, ValueError) as error:
-        raise ConfigError(_no_engine(host, error)) from error
-
-
-def _no_engine(host: str | None, error: Exception) -> str:
-    where = host or os.environ.get("DOCKER_HOST") or "of this machine"
-    return f"no Docker engine {where} answers ({error}): start it, or set docker.host or DOCKER_HOST"
+        where = named or "of this machine"
+        raise ConfigError(
+            f"no Docker engine {where} answers ({error}): start it, or set docker.host or DOCKER_HOST"
+        ) from error
 
 
 def _gpus(wanted: str) -> DeviceRequest:
