@@ -1,0 +1,141 @@
+"""lithops-mini emulate: a cloud on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lithops_mini.cli.options import Callback, debug_option
+
+_REGION = "us-east-1"
+
+
+@click.group()
+def emulate() -> None:
+    """Run an emulator of a cloud on this machine."""
+
+
+def _fault_options(function: Callback) -> Callback:
+    """A flag for each of the faults."""
+    for name, kind, text in reversed(
+        [
+            ("cold-start", float, "Seconds by which each cold start takes longer."),
+            ("crash", float, "Share of the invocations whose sandbox is killed."),
+            ("duplicate", float, "Share of the asynchronous events that are delivered twice."),
+            ("lose", float, "Share of the asynchronous events that are never delivered."),
+            ("seed", int, "Of the dice that decide about these shares."),
+        ]
+    ):
+        function = click.option(f"--{name}", type=kind, default=0, metavar="N", help=text)(function)
+    return function
+
+
+@emulate.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="Port on loopback; 0: a free one.")
+@click.option(
+    "--sandbox",
+    type=click.Choice(["process"]),
+    default="process",
+    help="What functions run in.",
+)
+@click.option(
+    "--profile-file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Write a configuration with a profile 'emulator' there, once it answers.",
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(0),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Invocations at a time, of the account in a region.",
+)
+@click.option(
+    "--scaling",
+    type=click.IntRange(0),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="New sandboxes of a function in 10 s.",
+)
+@click.option(
+    "--idle",
+    type=click.FloatRange(0),
+    default=300.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds after which an unused sandbox is removed.",
+)
+@click.option(
+    "--retry-wait",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds until a failed event is tried again.",
+)
+@_fault_options
+@debug_option
+def aws(port: int, sandbox: str, profile_file: str | None, retry_wait: float, **given: Any) -> None:
+    """A local AWS: S3, IAM, STS, Lambda, CloudWatch Logs, CloudFormation, DynamoDB, EventBridge.
+
+    An emulator, made of moto and of AWS's own runtime client for Python. It prints its endpoint once it answers, and
+    runs until Ctrl-C or SIGTERM. Then nothing of it is left.
+
+    \b
+    Examples:
+      lithops-mini emulate aws --port 4566
+      lithops-mini emulate aws --profile-file aws.yaml
+      lithops-mini emulate aws --crash 0.1 --seed 7
+    """
+    from lithops_mini.emulators.aws.faults import Faults
+    from lithops_mini.emulators.aws.lambda_data_plane import Limits
+    from lithops_mini.emulators.aws.server import Emulator, Settings
+
+    ended = threading.Event()
+    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    limits = Limits(**{each.name: given[each.name] for each in fields(Limits)})
+    faults = Faults(**{each.name: given[each.name] for each in fields(Faults)})
+    emulator = Emulator(Settings(port, sandbox, retry_wait, limits, faults))
+    try:
+        keys = emulator.administrator
+        if profile_file:
+            _write_profile(Path(profile_file), emulator.url, keys.access_key_id, keys.secret_access_key)
+        click.echo(f"An emulator of AWS answers at {emulator.url}, until Ctrl-C or SIGTERM.")
+        for name, value in {
+            "AWS_ENDPOINT_URL": emulator.url,
+            "AWS_DEFAULT_REGION": _REGION,
+            **keys.variables(),
+        }.items():
+            click.echo(f"export {name}={value}")
+        for line in emulator.not_enforced:
+            click.echo(f"Not enforced: {line}.")
+        ended.wait()
+    finally:
+        emulator.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _write_profile(path: Path, url: str, access_key_id: str, secret_access_key: str) -> None:
+    import yaml
+
+    account = {"endpoint_url": url, "region": _REGION}
+    account |= {"access_key_id": access_key_id, "secret_access_key": secret_access_key}
+    profile = {"backend": "aws_lambda", "storage": "aws_s3", "aws": account}
+    document = {"default_profile": "emulator", "profiles": {"emulator": profile}}
+    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with open(beside, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        yaml.safe_dump(document, file, sort_keys=False)
+    beside.replace(path)  # whoever waits for it finds it complete
+
+
+COMMANDS = [emulate]

@@ -1,0 +1,117 @@
+"""HTTP: connections that stay, requests whole, answers in as few packets as possible."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from email.message import Message
+from typing import Any
+from urllib.parse import unquote
+from wsgiref.types import WSGIApplication
+
+from moto.moto_server.werkzeug_app import MotoRequestHandler
+from werkzeug.serving import ThreadedWSGIServer
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as it came, and what is needed to hand it on."""
+
+    method: str
+    path: str  # still encoded
+    query: str
+    headers: Message
+    body: bytes
+    environ: dict[str, Any]  # of WSGI
+
+    @property
+    def parts(self) -> list[str]:
+        """The path's segments, decoded."""
+        return [unquote(part) for part in self.path.strip("/").split("/")]
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer. Its length need not be among the headers, except for HEAD."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+
+
+def call(application: WSGIApplication, request: Request) -> Response:
+    """What a WSGI application answers."""
+    started: list[Any] = []
+
+    def start(status: str, headers: list[tuple[str, str]], _error: Any = None) -> Callable[[bytes], object]:
+        started[:] = [int(status.split()[0]), headers]
+        return lambda _data: None
+
+    parts: Iterable[bytes] = application(request.environ | {"wsgi.input": io.BytesIO(request.body)}, start)
+    try:
+        body = b"".join(parts)
+    finally:
+        if hasattr(parts, "close"):
+            parts.close()
+    return Response(started[0], tuple(started[1]), body)
+
+
+class Front(ThreadedWSGIServer):
+    """Serves ``answer`` on a port of loopback, a thread for each connection; 0 is any free port."""
+
+    request_queue_size = 1024
+
+    def __init__(self, port: int, answer: Callable[[Request], Response]) -> None:
+        self.answer = answer
+        super().__init__("127.0.0.1", port, _nothing, _Connection)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class _Connection(MotoRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    server: Front
+
+    def handle_expect_100(self) -> bool:
+        self.send_response_only(100)
+        self.end_headers()
+        self.wfile.flush()  # who expects it waits for it
+        return True
+
+    def run_wsgi(self) -> None:
+        environ = self.make_environ()
+        length = int(self.headers.get("Content-Length") or 0)
+        body = environ["wsgi.input"].read() if "wsgi.input_terminated" in environ else self.rfile.read(length)
+        environ["CONTENT_LENGTH"] = str(len(body))
+        path, _, query = self.path.partition("?")
+        response = self.server.answer(Request(self.command, path, query, self.headers, body, environ))
+        self._write(response)
+
+    def _write(self, response: Response) -> None:
+        self.send_response_only(response.status)
+        self.send_header("Date", self.date_time_string())
+        names = set()
+        for name, value in response.headers:
+            names.add(name.lower())
+            if name.lower() != "content-length" or self.command == "HEAD":
+                self.send_header(name, value)
+        if self.command != "HEAD" and response.status not in (204, 304):
+            self.send_header("Content-Length", str(len(response.body)))
+        elif self.command == "HEAD" and "content-length" not in names:
+            self.send_header("Content-Length", "0")
+        self.end_headers()
+        if self.command != "HEAD" and response.status not in (204, 304):
+            self.wfile.write(response.body)
+        self.wfile.flush()
+
+    def log_request(self, code: Any = "-", size: Any = "-") -> None:
+        pass
+
+
+def _nothing(_environ: Any, _start: Any) -> list[bytes]:
+    raise AssertionError("the front answers itself")

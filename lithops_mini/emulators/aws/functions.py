@@ -1,0 +1,95 @@
+"""What a Lambda function is, as its configuration says it at this moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from moto.awslambda.models import LambdaFunction, lambda_backends
+from moto.core.models import DEFAULT_ACCOUNT_ID
+
+
+@dataclass(frozen=True)
+class Function:
+    """Everything that decides what a sandbox of a function is: another configuration, or other code, is another one."""
+
+    region: str
+    name: str
+    version: str
+    arn: str
+    runtime: str  # "python3.11"; empty for an image
+    architecture: str
+    handler: str
+    role: str
+    memory: int  # MB
+    timeout: int  # seconds
+    storage: int  # MB, of /tmp
+    environment: tuple[tuple[str, str], ...]
+    code: str  # digest of the zip; empty for an image
+    image: str  # empty for a zip
+    command: tuple[str, ...]  # of an image, instead of its own; and so the next two
+    entry_point: tuple[str, ...]
+    directory: str
+    layers: tuple[str, ...]  # digests, in the order in which they are laid over each other
+    zip: bytes = field(compare=False, repr=False)
+    layer_zips: tuple[bytes, ...] = field(compare=False, repr=False)
+
+    @property
+    def log_group(self) -> str:
+        return f"/aws/lambda/{self.name}"
+
+
+def find(region: str, name: str, qualifier: str | None) -> tuple[Function, LambdaFunction]:
+    """A function by its name or ARN, and moto's record of it. moto's ``UnknownFunctionException`` if there is none."""
+    backend = lambda_backends[DEFAULT_ACCOUNT_ID][region]
+    record = backend.get_function(name, qualifier)
+    layers = [backend.layers_versions_by_arn(layer["Arn"]) for layer in record.layers]
+    image = record.image_config
+    is_image = record.package_type == "Image"
+    function = Function(
+        region=region,
+        name=record.function_name,
+        version=str(record.version),
+        arn=record.function_arn,
+        runtime=record.run_time or "",
+        architecture=record.architectures[0],
+        handler=record.handler or "",
+        role=record.role,
+        memory=int(record.memory_size),
+        timeout=int(record.timeout),
+        storage=int(record.ephemeral_storage),
+        environment=tuple(sorted(record.environment_vars.items())),
+        code="" if is_image else record.code_sha_256,
+        image=record.code["ImageUri"] if is_image else "",
+        command=tuple(image.cmd),
+        entry_point=tuple(image.entry_point),
+        directory=image.working_directory or "",
+        layers=tuple(layer.code_sha_256 for layer in layers if layer),
+        zip=b"" if is_image else record.code_bytes,
+        layer_zips=tuple(layer.code_bytes for layer in layers if layer),
+    )
+    return function, record
+
+
+def exists(function: Function) -> bool:
+    """Whether the function is still there as it is described."""
+    record = lambda_backends[DEFAULT_ACCOUNT_ID][function.region].get_function_by_arn(function.arn)
+    return record is not None and find(function.region, function.name, function.version)[0] == function
+
+
+def reserved(region: str) -> dict[str, int]:
+    """The functions of a region that have concurrency reserved, and how much."""
+    functions = lambda_backends[DEFAULT_ACCOUNT_ID][region].list_functions()
+    return {
+        each.function_name: int(each.reserved_concurrency)
+        for each in functions
+        if each.reserved_concurrency is not None
+    }
+
+
+def event_config(record: LambdaFunction) -> Mapping[str, Any]:
+    """What is configured for asynchronous invocations of the function; empty if nothing is."""
+    backend = lambda_backends[DEFAULT_ACCOUNT_ID][record.region]
+    configs = backend.list_function_event_invoke_configs(record.function_name)["FunctionEventInvokeConfigs"]
+    return configs[0] if configs else {}

@@ -1,0 +1,215 @@
+"""Invocations: a sandbox for each, a warm one if there is one, within the limits of function and account."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from lithops_mini.emulators.aws.faults import Dice
+from lithops_mini.emulators.aws.functions import Function, exists, reserved
+from lithops_mini.emulators.aws.run import Run
+from lithops_mini.emulators.aws.runtime_api import Outcome
+from lithops_mini.emulators.aws.sandbox import Sandbox
+
+INIT_LIMIT = 10.0  # seconds in which a runtime must be ready
+_WINDOW = 10.0  # seconds in which so many sandboxes may be made for a function as `Limits.scaling` says
+_LOOK = 1.0  # seconds between looks for sandboxes that nobody needs
+
+MakeSandbox = Callable[[Function], Sandbox]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an account may use in a region."""
+
+    concurrency: int = 1000
+    scaling: int = 1000  # new sandboxes of a function in ten seconds
+    idle: float = 300.0  # seconds after which a sandbox that was not used is removed
+
+
+class Throttled(Exception):
+    """There is no sandbox for an invocation; ``args[0]`` is AWS's word for the reason."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of an invocation."""
+
+    request_id: str
+    payload: bytes
+    error: bool
+    log: bytes  # the last bytes
+    version: str
+
+
+@dataclass
+class Totals:
+    """What has been counted since the start, or since it was last asked for."""
+
+    invocations: int = 0
+    errors: int = 0
+    throttles: int = 0
+    cold_starts: int = 0
+    billed_ms: int = 0
+
+
+@dataclass
+class _Pool:
+    """Sandboxes of one function."""
+
+    idle: list[Sandbox] = field(default_factory=list)
+    made: deque[float] = field(default_factory=deque)  # when, in the last seconds
+
+
+class DataPlane:
+    """Runs functions. ``close`` ends every sandbox."""
+
+    def __init__(self, make: MakeSandbox, dice: Dice, limits: Limits) -> None:
+        self._make = make
+        self._dice = dice
+        self._limits = limits
+        self._lock = threading.Lock()
+        self._pools: dict[Function, _Pool] = {}
+        self._busy: Counter[tuple[str, str]] = Counter()  # by region and name
+        self._sandboxes: set[Sandbox] = set()
+        self.totals = Totals()
+        self._closed = threading.Event()
+        threading.Thread(target=self._remove_unused, name="idle-sandboxes", daemon=True).start()
+
+    def invoke(self, function: Function, event: bytes, request_id: str | None = None) -> Reply:
+        """Run the function with an event. ``Throttled`` if that must not be now."""
+        request_id = request_id or str(uuid.uuid4())
+        sandbox = self._acquire(function)
+        key = (function.region, function.name)
+        try:
+            return self._run(function, sandbox, event, request_id)
+        finally:
+            with self._lock:
+                self._busy[key] -= 1
+
+    def state(self) -> dict[str, int]:
+        """How many invocations run, and sandboxes are there."""
+        with self._lock:
+            return {"running": self._busy.total(), "sandboxes": len(self._sandboxes), **vars(self.totals)}
+
+    def close(self) -> None:
+        self._closed.set()
+        with self._lock:
+            sandboxes = list(self._sandboxes)
+        for sandbox in sandboxes:
+            sandbox.kill()
+
+    def _acquire(self, function: Function) -> Sandbox | None:
+        """Count the invocation, and take a warm sandbox if there is one."""
+        reservations = reserved(function.region)
+        with self._lock:
+            try:
+                return self._take(function, reservations)
+            except Throttled:
+                self.totals.throttles += 1
+                raise
+
+    def _take(self, function: Function, reservations: dict[str, int]) -> Sandbox | None:
+        key = (function.region, function.name)
+        if function.name in reservations:
+            if self._busy[key] >= reservations[function.name]:
+                raise Throttled("ReservedFunctionConcurrentInvocationLimitExceeded")
+        else:
+            others = sum(
+                busy
+                for (region, name), busy in self._busy.items()
+                if region == function.region and name not in reservations
+            )
+            if others >= self._limits.concurrency - sum(reservations.values()):
+                raise Throttled("ConcurrentInvocationLimitExceeded")
+        pool = self._pools.setdefault(function, _Pool())
+        sandbox = None
+        while pool.idle and sandbox is None:
+            sandbox = pool.idle.pop()
+            if sandbox.end is not None:  # it has died in its sleep
+                self._remove_later(sandbox)
+                sandbox = None
+        if sandbox is None:
+            now = time.monotonic()
+            while pool.made and pool.made[0] <= now - _WINDOW:
+                pool.made.popleft()
+            if len(pool.made) >= self._limits.scaling:
+                raise Throttled("FunctionInvocationRateLimitExceeded")
+            pool.made.append(now)
+        self._busy[key] += 1
+        return sandbox
+
+    def _run(self, function: Function, sandbox: Sandbox | None, event: bytes, request_id: str) -> Reply:
+        initialised = 0.0  # seconds
+        outcome: Outcome | None = None
+        if sandbox is None:
+            began = time.monotonic()
+            sandbox, outcome = self._start(function)
+            initialised = time.monotonic() - began
+        run = Run(sandbox, request_id, initialised)
+        run.begin()
+        if outcome is None:
+            outcome = run.send(event, self._dice.crash())
+        payload, failure = run.judge(outcome)
+        run.end(failure)
+        with self._lock:
+            self.totals.invocations += 1
+            self.totals.errors += failure is not None
+            self.totals.billed_ms += run.billed
+        log = sandbox.log.tail()
+        if outcome is not None and outcome.kind in ("response", "error"):
+            self._release(sandbox)
+        else:
+            self._remove(sandbox)
+        return Reply(request_id, payload, failure is not None, log, function.version)
+
+    def _start(self, function: Function) -> tuple[Sandbox, Outcome | None]:
+        """A sandbox whose runtime is ready, or in which it cannot become ready, with what it said then."""
+        self._closed.wait(self._dice.faults.cold_start)
+        limit = INIT_LIMIT
+        while True:
+            sandbox = self._make(function)
+            with self._lock:
+                self._sandboxes.add(sandbox)
+                self.totals.cold_starts += 1
+            outcome = sandbox.next(limit)
+            if outcome is None and limit == INIT_LIMIT:  # once more, within the time of the function
+                self._remove(sandbox)
+                limit = float(function.timeout)
+                continue
+            if outcome is None:
+                return sandbox, Outcome("timeout")
+            return sandbox, None if outcome.kind == "ready" else outcome
+
+    def _release(self, sandbox: Sandbox) -> None:
+        sandbox.last_used = time.monotonic()
+        with self._lock:
+            self._pools.setdefault(sandbox.function, _Pool()).idle.append(sandbox)
+
+    def _remove(self, sandbox: Sandbox) -> None:
+        sandbox.kill()
+        with self._lock:
+            self._sandboxes.discard(sandbox)
+
+    def _remove_later(self, sandbox: Sandbox) -> None:
+        threading.Thread(target=self._remove, args=(sandbox,), name="remove-sandbox").start()
+
+    def _remove_unused(self) -> None:
+        """Remove sandboxes that have not been used for long, or whose function has gone or changed."""
+        while not self._closed.wait(_LOOK):
+            oldest = time.monotonic() - self._limits.idle
+            with self._lock:
+                gone = [function for function in self._pools if not exists(function)]
+                removed = []
+                for function, pool in self._pools.items():
+                    unused = [each for each in pool.idle if function in gone or each.last_used < oldest]
+                    pool.idle = [each for each in pool.idle if each not in unused]
+                    removed += unused
+                for function in gone:
+                    del self._pools[function]
+            for sandbox in removed:
+                self._remove(sandbox)

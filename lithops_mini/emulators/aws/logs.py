@@ -1,0 +1,69 @@
+"""The log of a sandbox, kept in CloudWatch Logs as Lambda keeps it."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.logs.models import logs_backends
+
+from lithops_mini.emulators.aws.functions import Function
+
+TAIL = 4096
+"""Bytes of the log that come with a reply, if they are asked for."""
+
+
+class Log:
+    """The log stream of one sandbox."""
+
+    def __init__(self, function: Function) -> None:
+        self._backend = logs_backends[DEFAULT_ACCOUNT_ID][function.region]
+        self._group = function.log_group
+        self._stream = f"{time.strftime('%Y/%m/%d')}/[{function.version}]{secrets.token_hex(16)}"
+        self._lock = threading.Lock()
+        self._partial = b""
+        self._tail = b""
+
+    @property
+    def group(self) -> str:
+        return self._group
+
+    @property
+    def stream(self) -> str:
+        return self._stream
+
+    def begin(self) -> None:
+        """Forget the tail: another invocation begins."""
+        with self._lock:
+            self._tail = b""
+
+    def write(self, data: bytes) -> None:
+        """Add bytes: each complete line is an event."""
+        with self._lock:
+            self._tail = (self._tail + data)[-TAIL:]
+            *lines, self._partial = (self._partial + data).split(b"\n")
+            self._put([line + b"\n" for line in lines])
+
+    def end_line(self) -> None:
+        """What has been written of a line is a line."""
+        with self._lock:
+            if self._partial:
+                self._put([self._partial])
+                self._tail = (self._tail + b"\n")[-TAIL:]
+                self._partial = b""
+
+    def tail(self) -> bytes:
+        """The last bytes of the invocation's log."""
+        with self._lock:
+            return self._tail
+
+    def _put(self, lines: list[bytes]) -> None:
+        if not lines:
+            return
+        self._backend.ensure_log_group(self._group)  # also after a user has deleted it
+        self._backend.ensure_log_stream(self._group, self._stream)
+        now = int(time.time() * 1000)
+        events = [{"timestamp": now, "message": line.decode(errors="replace")} for line in lines]
+        self._backend.put_log_events(self._group, self._stream, events)

@@ -1,0 +1,225 @@
+"""Execution environments: a process or a container in which AWS's runtime client runs one function."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from queue import Empty
+
+from lithops_mini.emulators.aws.files import PYTHON, Files
+from lithops_mini.emulators.aws.functions import Function
+from lithops_mini.emulators.aws.logs import Log
+from lithops_mini.emulators.aws.runtime_api import Invocation, Outcome, RuntimeApi
+
+_BUFFER = 65536
+
+
+@dataclass(frozen=True)
+class End:
+    """How the runtime of a sandbox has ended."""
+
+    status: str  # "exit status 1", "signal: killed"; empty: it exited with 0
+    out_of_memory: bool = False
+
+
+class NoRuntime(Exception):
+    """A function that cannot run here; the text says why."""
+
+
+class Sandbox(ABC):
+    """A runtime that takes one event after the other.
+
+    ``environment``: variables with which the runtime starts, besides those of the sandbox itself.
+    """
+
+    def __init__(self, function: Function, files: Files, environment: Mapping[str, str]) -> None:
+        self.function = function
+        self.files = files
+        self.log = Log(function)
+        self.last_used = time.monotonic()
+        self.end: End | None = None  # set when the runtime has ended
+        self.directory = files.sandbox()
+        self.api = RuntimeApi(function.arn)
+        self._kill_lock = threading.Lock()
+        self._killed = False
+        self.output, self._input = self.open_output()
+        self._reading = threading.Lock()
+        self._quit, self._quit_now = os.pipe()
+        threading.Thread(target=self._read_output, name="sandbox-output", daemon=True).start()
+        try:
+            self.start({**self._variables(), **environment})
+        except BaseException:
+            self.kill()
+            raise
+        threading.Thread(target=self._watch, name="sandbox-end", daemon=True).start()
+
+    @abstractmethod
+    def open_output(self) -> tuple[int, int]:
+        """File descriptors: where to read what the runtime prints, and one to be closed with the sandbox."""
+
+    @abstractmethod
+    def start(self, environment: dict[str, str]) -> None:
+        """Start the runtime."""
+
+    @abstractmethod
+    def wait(self) -> End:
+        """Return when the runtime has ended."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Kill everything in the sandbox, and return when it is gone; also twice, or before ``start``."""
+
+    @abstractmethod
+    def peak_memory(self) -> int:
+        """The most memory that was used, in MB; 0 if that is not known any more."""
+
+    def next(self, limit: float) -> Outcome | None:
+        """What the runtime tells next; ``None`` if that takes more than ``limit`` seconds."""
+        try:
+            return self.api.outcomes.get(timeout=max(limit, 0.0))
+        except Empty:
+            return None
+
+    def send(self, invocation: Invocation) -> None:
+        self.api.events.put(invocation)
+
+    def drain(self) -> None:
+        """Read what the runtime has printed until now: it prints before it posts, so nothing is missing."""
+        with self._reading:
+            while not self._killed and select.select([self.output], [], [], 0)[0]:
+                data = os.read(self.output, _BUFFER)
+                if not data:
+                    return
+                self.log.write(data)
+
+    def kill(self) -> None:
+        """End it and remove what belongs to it; also twice."""
+        with self._kill_lock:
+            if self._killed:
+                return
+            self.stop()
+            with self._reading:
+                self._killed = True
+            self.api.close()
+            os.write(self._quit_now, b"\0")
+            shutil.rmtree(self.directory)
+
+    def _read_output(self) -> None:
+        poll = select.poll()
+        poll.register(self.output, select.POLLIN)
+        poll.register(self._quit, select.POLLIN)
+        while True:
+            ready = [descriptor for descriptor, _ in poll.poll()]
+            if self._quit in ready:
+                break
+            with self._reading:
+                data = os.read(self.output, _BUFFER) if select.select([self.output], [], [], 0)[0] else None
+                if data:
+                    self.log.write(data)
+            if data == b"":  # nobody can print any more
+                poll.unregister(self.output)
+        for descriptor in {self.output, self._input, self._quit, self._quit_now}:
+            os.close(descriptor)
+
+    def _watch(self) -> None:
+        self.end = self.wait()
+        self.api.outcomes.put(Outcome("exit"))
+
+    def _variables(self) -> dict[str, str]:
+        function = self.function
+        return {
+            **dict(function.environment),
+            "AWS_LAMBDA_RUNTIME_API": self.api.address,
+            "AWS_LAMBDA_FUNCTION_NAME": function.name,
+            "AWS_LAMBDA_FUNCTION_VERSION": function.version,
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory),
+            "AWS_LAMBDA_LOG_GROUP_NAME": function.log_group,
+            "AWS_LAMBDA_LOG_STREAM_NAME": self.log.stream,
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.runtime}" if function.runtime else "AWS_Lambda_Image",
+            "AWS_REGION": function.region,
+            "AWS_DEFAULT_REGION": function.region,
+            "_HANDLER": function.handler,
+            "TZ": ":UTC",
+            "LANG": "en_US.UTF-8",
+        }
+
+
+class ProcessSandbox(Sandbox):
+    """A process of this machine: nothing limits its memory, its processors or the files it may write."""
+
+    not_enforced = (
+        "a function's memory and share of the processors",
+        "a file system of its own: it sees this machine's, and its temporary directory is not /tmp",
+        "the size of that directory",
+    )
+    _process: subprocess.Popen[bytes] | None = None
+
+    def open_output(self) -> tuple[int, int]:
+        return os.pipe()
+
+    def start(self, environment: dict[str, str]) -> None:
+        task = self.files.task(self.function)
+        environment |= {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "LAMBDA_TASK_ROOT": str(task),
+            "LAMBDA_RUNTIME_DIR": str(self.files.runtime),
+            "LITHOPS_MINI_OPT": str(self.files.layers(self.function)),
+            "PYTHONDONTWRITEBYTECODE": "1",  # as if the code could not be written
+            "PYTHONPATH": str(self.files.runtime),
+            "TMPDIR": str(self.directory),
+            "LANG": "C.UTF-8",
+        }
+        self._process = subprocess.Popen(
+            [PYTHON, "-S", str(self.files.runtime / "bootstrap.py")],
+            cwd=task,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._input,
+            stderr=self._input,
+            start_new_session=True,
+        )
+
+    def wait(self) -> End:
+        assert self._process is not None
+        code = self._process.wait()
+        self._kill_group()  # what it has started ends with it, as in a container
+        if code < 0:
+            return End(f"signal: {_signal_name(-code)}")
+        return End(f"exit status {code}" if code else "")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            if self._process.poll() is None:
+                self._kill_group()
+            self._process.wait()
+
+    def peak_memory(self) -> int:
+        if self._process is None or sys.platform != "linux":
+            return 0
+        try:
+            with open(f"/proc/{self._process.pid}/status") as status:
+                return next((int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM:")), 0)
+        except FileNotFoundError:
+            return 0
+
+    def _kill_group(self) -> None:
+        assert self._process is not None
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+
+def _signal_name(number: int) -> str:
+    """As Go's runtime writes it, in which Lambda is written: ``"killed"``, ``"segmentation fault"``."""
+    return (signal.strsignal(number) or f"signal {number}").lower()

@@ -1,0 +1,124 @@
+"""The emulator as a whole: what listens, what it is made of, how it ends."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from moto.core.config import default_user_config
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+from lithops_mini.emulators.aws import permissions, refusals, signatures
+from lithops_mini.emulators.aws.account import Keys, Roles, make_administrator
+from lithops_mini.emulators.aws.events import EventQueue
+from lithops_mini.emulators.aws.faults import Dice, Faults
+from lithops_mini.emulators.aws.files import Files
+from lithops_mini.emulators.aws.front import Front, Request, Response, call
+from lithops_mini.emulators.aws.functions import Function
+from lithops_mini.emulators.aws.invocations import invoke, is_invocation
+from lithops_mini.emulators.aws.lambda_data_plane import DataPlane, Limits
+from lithops_mini.emulators.aws.sandbox import ProcessSandbox, Sandbox
+from lithops_mini.errors import ConfigError
+
+OWN = "/_emulator/"
+"""Paths that are no AWS's: faults, state, requests."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an emulator is."""
+
+    port: int = 0  # 0: any that is free
+    sandbox: str = "process"
+    retry_wait: float = 60.0  # seconds until a failed event is tried again
+    limits: Limits = field(default_factory=Limits)
+    faults: Faults = field(default_factory=Faults)
+
+
+class Emulator:
+    """A local AWS, listening from now on until ``close``, which removes everything it has started.
+
+    One for a process: moto keeps its resources in the process.
+    """
+
+    def __init__(self, given: Settings) -> None:
+        default_user_config["iam"]["load_aws_managed_policies"] = True
+        self._roles = Roles()
+        self._dice = Dice(given.faults)
+        self._requests: Counter[str] = Counter()
+        self._counting = threading.Lock()
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self.administrator: Keys = make_administrator()
+        self._files = Files(link=given.sandbox == "process")
+        self._plane = DataPlane(self._make_sandbox, self._dice, given.limits)
+        self._queue = EventQueue(self._plane, self._dice, given.retry_wait, self._may_write)
+        try:
+            self._front = Front(given.port, self._answer)
+        except OSError as error:
+            self._end()
+            raise ConfigError(f"port {given.port} cannot be used: {error.strerror}; choose another") from error
+        self.url = self._front.url
+        threading.Thread(target=self._front.serve_forever, name="front", daemon=True).start()
+
+    @property
+    def not_enforced(self) -> tuple[str, ...]:
+        """What is otherwise than on AWS because of what functions run in."""
+        return ProcessSandbox.not_enforced
+
+    def close(self) -> None:
+        self._front.shutdown()
+        self._front.server_close()
+        self._end()
+
+    def _end(self) -> None:
+        self._queue.close()
+        self._plane.close()
+        self._files.close()
+
+    def _answer(self, request: Request) -> Response:
+        if request.path.startswith(OWN):
+            return self._own(request)
+        try:
+            signed = signatures.check(request)
+            needed = permissions.needs(request, signed)
+            with self._counting:
+                self._requests.update(action for action, _ in needed)
+            permissions.check(request, signed, needed)
+        except signatures.Refused as error:
+            return refusals.response(request, error)
+        if signed.service == "lambda" and is_invocation(request):
+            return invoke(request, signed.region, self._plane, self._queue)
+        return call(self._moto, request)
+
+    def _make_sandbox(self, function: Function) -> Sandbox:
+        variables = {**self._roles.session(function.role).variables(), "AWS_ENDPOINT_URL": self.url}
+        return ProcessSandbox(function, self._files, variables)
+
+    def _may_write(self, function: Function, bucket: str, key: str) -> bool:
+        resource = f"arn:aws:s3:::{bucket}/{key}"
+        return permissions.permits(permissions.role_policies(function.role), "s3:PutObject", resource, {})
+
+    def _own(self, request: Request) -> Response:
+        actions: dict[tuple[str, str], Callable[[], Any]] = {
+            ("GET", "faults"): lambda: self._dice.change({}),
+            ("PUT", "faults"): lambda: self._dice.change(json.loads(request.body)),
+            ("GET", "state"): lambda: {**self._plane.state(), "events": self._queue.pending()},
+            ("GET", "requests"): lambda: dict(sorted(self._requests.items())),
+            ("DELETE", "requests"): self._requests.clear,
+        }
+        action = actions.get((request.method, request.path.removeprefix(OWN)))
+        if action is None:
+            names = ", ".join(f"{method} {OWN}{name}" for method, name in actions)
+            return _json(404, {"error": f"there is no {request.method} {request.path}; there are {names}"})
+        try:
+            return _json(200, action())
+        except (ConfigError, ValueError) as error:
+            return _json(400, {"error": str(error)})
+
+
+def _json(status: int, value: Any) -> Response:
+    return Response(status, (("Content-Type", "application/json"),), json.dumps(value).encode() + b"\n")
