@@ -213,7 +213,7 @@ def test_megabyte_records(delimiter: bytes | None, tmp_path: Path) -> None:
             "b/k",
             storage=storage,
             storage_name="localhost",
-            shares_files=True,
+            readable=("object", "path", "url"),
             obj_chunk_size=size,
             obj_newline=delimiter,
         )
@@ -336,7 +336,7 @@ def test_pandas_reads_partitions(delimiter: bytes) -> None:
 class TestSourcesThatChange:
     def test_another_version_of_an_object(self) -> None:
         storage = MemoryStorage(b={"k": b"old data"})
-        [[[part]]] = plan_partitions("b/k", storage=storage, storage_name="memory", shares_files=False)
+        [[[part]]] = plan_partitions("b/k", storage=storage, storage_name="memory", readable=("object", "url"))
         storage.put("b", "k", b"new data")
         with pytest.raises(IntegrityError, match="b/k changed after it was planned"):
             open_partition(part, storage).data_stream.read()
@@ -344,7 +344,9 @@ class TestSourcesThatChange:
 
     def test_a_version_that_comes_while_the_partition_is_read(self) -> None:
         storage = MemoryStorage(b={"k": b"x" * 10 + b"\n" + b"y" * 10})
-        [[parts]] = plan_partitions("b/k", storage=storage, storage_name="memory", shares_files=False, obj_chunk_size=5)
+        [[parts]] = plan_partitions(
+            "b/k", storage=storage, storage_name="memory", readable=("object", "url"), obj_chunk_size=5
+        )
         stream = open_partition(parts[0], storage).data_stream
         raw = stream.raw
         assert raw.read(5) == b"x" * 5
@@ -358,7 +360,9 @@ class TestSourcesThatChange:
     def test_another_version_of_a_file(self, tmp_path: Path) -> None:
         path = tmp_path / "f"
         path.write_bytes(b"12345")
-        [[[part]]] = plan_partitions(path, storage=MemoryStorage(), storage_name="memory", shares_files=True)
+        [[[part]]] = plan_partitions(
+            path, storage=MemoryStorage(), storage_name="memory", readable=("object", "path", "url")
+        )
         path.write_bytes(b"123456")
         with pytest.raises(IntegrityError, match="changed"):
             open_partition(part, None).data_stream.read()
@@ -389,7 +393,7 @@ class TestCompression:
     def plan(self, storage: MemoryStorage, key: str, **options: Any) -> list[Partition]:
         options = {"obj_chunk_size": 1000, **options}
         [[partitions]] = plan_partitions(
-            f"b/{key}", storage=storage, storage_name="memory", shares_files=False, **options
+            f"b/{key}", storage=storage, storage_name="memory", readable=("object", "url"), **options
         )
         return partitions
 
@@ -547,7 +551,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def plan_url(url: str, **options: Any) -> list[Partition]:
-    [[parts]] = plan_partitions(url, storage=MemoryStorage(), storage_name="memory", shares_files=False, **options)
+    [[parts]] = plan_partitions(
+        url, storage=MemoryStorage(), storage_name="memory", readable=("object", "url"), **options
+    )
     return parts
 
 
