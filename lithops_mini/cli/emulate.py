@@ -12,13 +12,20 @@ from typing import Any
 import click
 
 from lithops_mini.cli.options import Callback, debug_option
+from lithops_mini.errors import ConfigError
 
 _REGION = "us-east-1"
 
 
 @click.group()
 def emulate() -> None:
-    """Run an emulator of a cloud on this machine."""
+    """Run an emulator of a cloud on this machine.
+
+    \b
+    Examples:
+      lithops-mini emulate aws
+      lithops-mini emulate aws --profile-file aws.yaml
+    """
 
 
 def _fault_options(function: Callback) -> Callback:
@@ -40,9 +47,8 @@ def _fault_options(function: Callback) -> Callback:
 @click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="Port on loopback; 0: a free one.")
 @click.option(
     "--sandbox",
-    type=click.Choice(["process"]),
-    default="process",
-    help="What functions run in.",
+    type=click.Choice(["docker", "process"]),
+    help="What functions run in. Default: containers where a Docker engine answers, else processes.",
 )
 @click.option(
     "--profile-file",
@@ -84,7 +90,7 @@ def _fault_options(function: Callback) -> Callback:
 )
 @_fault_options
 @debug_option
-def aws(port: int, sandbox: str, profile_file: str | None, retry_wait: float, **given: Any) -> None:
+def aws(port: int, sandbox: str | None, profile_file: str | None, retry_wait: float, **given: Any) -> None:
     """A local AWS: S3, IAM, STS, Lambda, CloudWatch Logs, CloudFormation, DynamoDB, EventBridge.
 
     An emulator, made of moto and of AWS's own runtime client for Python. It prints its endpoint once it answers, and
@@ -104,7 +110,8 @@ def aws(port: int, sandbox: str, profile_file: str | None, retry_wait: float, **
     before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     limits = Limits(**{each.name: given[each.name] for each in fields(Limits)})
     faults = Faults(**{each.name: given[each.name] for each in fields(Faults)})
-    emulator = Emulator(Settings(port, sandbox, retry_wait, limits, faults))
+    settings = Settings(port, sandbox or _best_sandbox(), retry_wait, limits, faults)
+    emulator = Emulator(settings, lambda line: click.echo(line, err=True))
     try:
         keys = emulator.administrator
         if profile_file:
@@ -123,6 +130,16 @@ def aws(port: int, sandbox: str, profile_file: str | None, retry_wait: float, **
         emulator.close()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _best_sandbox() -> str:
+    try:
+        from lithops_mini.emulators.aws.docker_sandbox import connect
+
+        connect().close()
+    except (ConfigError, ImportError):
+        return "process"
+    return "docker"
 
 
 def _write_profile(path: Path, url: str, access_key_id: str, secret_access_key: str) -> None:

@@ -21,6 +21,7 @@ from lithops_mini.emulators.aws.account import ACCOUNT
 from lithops_mini.emulators.aws.faults import Dice
 from lithops_mini.emulators.aws.functions import Function
 from lithops_mini.emulators.aws.lambda_data_plane import DataPlane, Reply, Throttled
+from lithops_mini.emulators.aws.sandbox import NoRuntime
 
 _ATTEMPTS = 2  # more tries, and seconds, if nothing is configured: AWS's own
 _AGE = 6 * 3600
@@ -115,6 +116,9 @@ class EventQueue:
                 self._give_up(event, function, config, "EventAgeExceeded", None)
             else:
                 self._later(replace(event, throttles=event.throttles + 1), wait)
+            return
+        except NoRuntime:
+            self._give_up(event, function, config, "RetriesExhausted", None)
             return
         if not reply.error:
             return

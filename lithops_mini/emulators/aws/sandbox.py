@@ -7,13 +7,13 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from queue import Empty
+from typing import ClassVar
 
 from lithops_mini.emulators.aws.files import PYTHON, Files
 from lithops_mini.emulators.aws.functions import Function
@@ -38,20 +38,25 @@ class NoRuntime(Exception):
 class Sandbox(ABC):
     """A runtime that takes one event after the other.
 
-    ``environment``: variables with which the runtime starts, besides those of the sandbox itself.
+    ``environment``: variables with which the runtime starts, besides those of the sandbox itself. ``not_enforced``:
+    what is otherwise than on AWS.
     """
+
+    not_enforced: ClassVar[tuple[str, ...]]
 
     def __init__(self, function: Function, files: Files, environment: Mapping[str, str]) -> None:
         self.function = function
         self.files = files
         self.log = Log(function)
         self.last_used = time.monotonic()
-        self.end: End | None = None  # set when the runtime has ended
+        self.end: End | None = None  # how the runtime has ended, once ``ended`` is set
+        self.ended = threading.Event()
         self.directory = files.sandbox()
         self.api = RuntimeApi(function.arn)
         self._kill_lock = threading.Lock()
         self._killed = False
         self.output, self._input = self.open_output()
+        os.set_blocking(self.output, False)
         self._reading = threading.Lock()
         self._quit, self._quit_now = os.pipe()
         threading.Thread(target=self._read_output, name="sandbox-output", daemon=True).start()
@@ -95,10 +100,7 @@ class Sandbox(ABC):
     def drain(self) -> None:
         """Read what the runtime has printed until now: it prints before it posts, so nothing is missing."""
         with self._reading:
-            while not self._killed and select.select([self.output], [], [], 0)[0]:
-                data = os.read(self.output, _BUFFER)
-                if not data:
-                    return
+            while not self._killed and (data := self._read()):
                 self.log.write(data)
 
     def kill(self) -> None:
@@ -122,7 +124,7 @@ class Sandbox(ABC):
             if self._quit in ready:
                 break
             with self._reading:
-                data = os.read(self.output, _BUFFER) if select.select([self.output], [], [], 0)[0] else None
+                data = self._read()
                 if data:
                     self.log.write(data)
             if data == b"":  # nobody can print any more
@@ -130,8 +132,16 @@ class Sandbox(ABC):
         for descriptor in {self.output, self._input, self._quit, self._quit_now}:
             os.close(descriptor)
 
+    def _read(self) -> bytes | None:
+        """What can be read now; empty at the end, ``None`` if there is nothing yet."""
+        try:
+            return os.read(self.output, _BUFFER)
+        except BlockingIOError:
+            return None
+
     def _watch(self) -> None:
         self.end = self.wait()
+        self.ended.set()
         self.api.outcomes.put(Outcome("exit"))
 
     def _variables(self) -> dict[str, str]:
@@ -157,7 +167,7 @@ class Sandbox(ABC):
 class ProcessSandbox(Sandbox):
     """A process of this machine: nothing limits its memory, its processors or the files it may write."""
 
-    not_enforced = (
+    not_enforced: ClassVar[tuple[str, ...]] = (
         "a function's memory and share of the processors",
         "a file system of its own: it sees this machine's, and its temporary directory is not /tmp",
         "the size of that directory",
@@ -194,7 +204,7 @@ class ProcessSandbox(Sandbox):
         code = self._process.wait()
         self._kill_group()  # what it has started ends with it, as in a container
         if code < 0:
-            return End(f"signal: {_signal_name(-code)}")
+            return End(f"signal: {signal_name(-code)}")
         return End(f"exit status {code}" if code else "")
 
     def stop(self) -> None:
@@ -204,13 +214,7 @@ class ProcessSandbox(Sandbox):
             self._process.wait()
 
     def peak_memory(self) -> int:
-        if self._process is None or sys.platform != "linux":
-            return 0
-        try:
-            with open(f"/proc/{self._process.pid}/status") as status:
-                return next((int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM:")), 0)
-        except FileNotFoundError:
-            return 0
+        return peak_memory(self._process.pid) if self._process else 0
 
     def _kill_group(self) -> None:
         assert self._process is not None
@@ -220,6 +224,15 @@ class ProcessSandbox(Sandbox):
             return
 
 
-def _signal_name(number: int) -> str:
+def peak_memory(pid: int) -> int:
+    """The most memory a process of this machine has used, in MB; 0 if that cannot be seen here, or not any more."""
+    try:
+        with open(f"/proc/{pid}/status") as status:
+            return next((int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM:")), 0)
+    except OSError:
+        return 0
+
+
+def signal_name(number: int) -> str:
     """As Go's runtime writes it, in which Lambda is written: ``"killed"``, ``"segmentation fault"``."""
     return (signal.strsignal(number) or f"signal {number}").lower()

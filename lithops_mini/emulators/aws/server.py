@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -13,16 +14,16 @@ from moto.core.config import default_user_config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
 from lithops_mini.emulators.aws import permissions, refusals, signatures
-from lithops_mini.emulators.aws.account import Keys, Roles, make_administrator
+from lithops_mini.emulators.aws.account import Keys, make_administrator
 from lithops_mini.emulators.aws.events import EventQueue
 from lithops_mini.emulators.aws.faults import Dice, Faults
-from lithops_mini.emulators.aws.files import Files
 from lithops_mini.emulators.aws.front import Front, Request, Response, call
 from lithops_mini.emulators.aws.functions import Function
 from lithops_mini.emulators.aws.invocations import invoke, is_invocation
 from lithops_mini.emulators.aws.lambda_data_plane import DataPlane, Limits
-from lithops_mini.emulators.aws.sandbox import ProcessSandbox, Sandbox
+from lithops_mini.emulators.aws.sandboxes import Sandboxes
 from lithops_mini.errors import ConfigError
+from lithops_mini.runtimes.base import Tell
 
 OWN = "/_emulator/"
 """Paths that are no AWS's: faults, state, requests."""
@@ -45,16 +46,16 @@ class Emulator:
     One for a process: moto keeps its resources in the process.
     """
 
-    def __init__(self, given: Settings) -> None:
+    def __init__(self, given: Settings, tell: Tell) -> None:
+        self._sandboxes = Sandboxes(given.sandbox, tell)
+        _allow_many_files()
         default_user_config["iam"]["load_aws_managed_policies"] = True
-        self._roles = Roles()
         self._dice = Dice(given.faults)
         self._requests: Counter[str] = Counter()
         self._counting = threading.Lock()
         self._moto = DomainDispatcherApplication(create_backend_app)
         self.administrator: Keys = make_administrator()
-        self._files = Files(link=given.sandbox == "process")
-        self._plane = DataPlane(self._make_sandbox, self._dice, given.limits)
+        self._plane = DataPlane(lambda function: self._sandboxes.make(function, self.url), self._dice, given.limits)
         self._queue = EventQueue(self._plane, self._dice, given.retry_wait, self._may_write)
         try:
             self._front = Front(given.port, self._answer)
@@ -67,7 +68,7 @@ class Emulator:
     @property
     def not_enforced(self) -> tuple[str, ...]:
         """What is otherwise than on AWS because of what functions run in."""
-        return ProcessSandbox.not_enforced
+        return self._sandboxes.not_enforced
 
     def close(self) -> None:
         self._front.shutdown()
@@ -77,7 +78,7 @@ class Emulator:
     def _end(self) -> None:
         self._queue.close()
         self._plane.close()
-        self._files.close()
+        self._sandboxes.close()
 
     def _answer(self, request: Request) -> Response:
         if request.path.startswith(OWN):
@@ -93,10 +94,6 @@ class Emulator:
         if signed.service == "lambda" and is_invocation(request):
             return invoke(request, signed.region, self._plane, self._queue)
         return call(self._moto, request)
-
-    def _make_sandbox(self, function: Function) -> Sandbox:
-        variables = {**self._roles.session(function.role).variables(), "AWS_ENDPOINT_URL": self.url}
-        return ProcessSandbox(function, self._files, variables)
 
     def _may_write(self, function: Function, bucket: str, key: str) -> bool:
         resource = f"arn:aws:s3:::{bucket}/{key}"
@@ -118,6 +115,12 @@ class Emulator:
             return _json(200, action())
         except (ConfigError, ValueError) as error:
             return _json(400, {"error": str(error)})
+
+
+def _allow_many_files() -> None:
+    """Take as many open files as may be had: a sandbox has half a dozen, a connection one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _json(status: int, value: Any) -> Response:

@@ -1,0 +1,161 @@
+"""Sandboxes that are containers of a Docker engine of this machine, with what a function is promised and no more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import docker
+from docker import DockerClient
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import LogConfig
+from requests.exceptions import RequestException
+
+from lithops_mini.emulators.aws.files import Files
+from lithops_mini.emulators.aws.functions import Function
+from lithops_mini.emulators.aws.sandbox import End, NoRuntime, Sandbox, peak_memory, signal_name
+from lithops_mini.errors import ConfigError
+from lithops_mini.runtimes import engine
+from lithops_mini.runtimes.base import Tell
+from lithops_mini.runtimes.recipe import HOST, Recipe
+
+LABEL = "lithops-mini"
+"""Every container has this label, with the value ``"emulator"``."""
+
+_VCPU = 1769  # MB of a function's memory for which it has one processor
+_USER = "993:990"  # as on AWS: nobody in particular
+_PROCESSES = 1024
+_FILES = 1024
+_OUTPUT = "/lithops-mini/output"
+_COMMAND = ["python3", "-S", "/var/runtime/bootstrap.py"]
+
+
+def connect() -> DockerClient:
+    """A client of the engine of this machine. ``ConfigError`` if none answers, or it is another machine's."""
+    try:
+        client = docker.from_env(timeout=600)
+        client.ping()
+    except (DockerException, RequestException) as error:
+        raise ConfigError(f"no Docker engine answers ({error}); start one, or take --sandbox process") from error
+    if not client.api.base_url.startswith(("http+docker://", "unix://")):
+        client.close()
+        raise ConfigError(
+            "the Docker engine is another machine's, and sandboxes share files with it: unset DOCKER_HOST"
+        )
+    return client
+
+
+def base_image(client: DockerClient, tell: Tell) -> str:
+    """The image for functions that are zips: this machine's Python, packed when it is first asked for."""
+    return engine.base_image(client, Recipe(base=HOST), tell)
+
+
+class DockerSandbox(Sandbox):
+    """A container: read-only but for ``/tmp``, with the memory and the share of the processors of the function."""
+
+    not_enforced: ClassVar[tuple[str, ...]] = ("a network of its own: a function is in this machine's",)
+
+    def __init__(
+        self, function: Function, files: Files, environment: Mapping[str, str], client: DockerClient, base: str
+    ) -> None:
+        self._client = client
+        self._base = base
+        self._container = ""  # its id
+        self._pid = 0
+        super().__init__(function, files, environment)
+
+    def open_output(self) -> tuple[int, int]:
+        path = self.directory / "output"
+        os.mkfifo(path)
+        path.chmod(0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_NONBLOCK)  # for writing too: so it has no end before ours
+        return descriptor, descriptor
+
+    def start(self, environment: dict[str, str]) -> None:
+        function = self.function
+        command = self._image_command() if function.image else _COMMAND
+        binds = {str(self.directory / "output"): _OUTPUT}
+        if not function.image:
+            files = {self.files.task(function): "/var/task", self.files.layers(function): "/opt"}
+            binds |= {f"{path}:ro": target for path, target in {**files, self.files.runtime: "/var/runtime"}.items()}
+            environment |= {
+                "LAMBDA_TASK_ROOT": "/var/task",
+                "LAMBDA_RUNTIME_DIR": "/var/runtime",
+                "LITHOPS_MINI_OPT": "/opt",
+                "PYTHONPATH": "/var/runtime",
+                "LANG": "C.UTF-8",
+            }
+        host = self._client.api.create_host_config(
+            binds=[_bind(source, target) for source, target in binds.items()],
+            init=True,
+            log_config=LogConfig(type="none"),
+            network_mode="host",  # loopback is where the Runtime API and the services are
+            mem_limit=function.memory << 20,
+            memswap_limit=function.memory << 20,
+            nano_cpus=max(round(function.memory / _VCPU * 1e9), 10_000_000),
+            pids_limit=_PROCESSES,
+            ulimits=[docker.types.Ulimit(name="nofile", soft=_FILES, hard=_FILES)],
+            read_only=True,
+            tmpfs={"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={function.storage}m"},
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+        )
+        made = self._client.api.create_container(
+            function.image or self._base,
+            # What it prints comes through a pipe, complete, before the Runtime API is told of the outcome.
+            entrypoint=["sh", "-c", f'exec "$@" > {_OUTPUT} 2>&1', "sh"],
+            command=command,
+            environment=environment,
+            working_dir=function.directory or (None if function.image else "/var/task"),
+            user=_USER,
+            labels={LABEL: "emulator"},
+            host_config=host,
+        )
+        self._container = made["Id"]
+        self._client.api.start(self._container)
+        self._pid = self._client.api.inspect_container(self._container)["State"]["Pid"]
+
+    def wait(self) -> End:
+        code = self._client.api.wait(self._container, timeout=None)["StatusCode"]
+        if self._client.api.inspect_container(self._container)["State"]["OOMKilled"]:
+            return End("signal: killed", out_of_memory=True)
+        if code > 128:
+            return End(f"signal: {signal_name(code - 128)}")
+        return End(f"exit status {code}" if code else "")
+
+    def stop(self) -> None:
+        if not self._pid:  # it was never started
+            return
+        try:
+            self._client.api.kill(self._container)
+        except APIError as error:
+            if error.status_code not in (404, 409):  # it has ended by itself
+                raise
+        self.ended.wait()
+
+    def kill(self) -> None:
+        super().kill()
+        if self._container:
+            try:
+                self._client.api.remove_container(self._container, force=True)
+            except NotFound:
+                return
+
+    def peak_memory(self) -> int:
+        return peak_memory(self._pid)
+
+    def _image_command(self) -> list[str]:
+        """What AWS runs in an image: the function's own settings, and where it has none the image's."""
+        name = self.function.image
+        try:
+            config: dict[str, Any] = self._client.api.inspect_image(name)["Config"]  # type: ignore[no-untyped-call]
+        except ImageNotFound as error:
+            raise NoRuntime(f"the Docker engine has no image {name}") from error
+        entry_point = list(self.function.entry_point) or config.get("Entrypoint") or []
+        return entry_point + (list(self.function.command) or config.get("Cmd") or [])
+
+
+def _bind(source: str, target: str) -> str:
+    path, _, mode = source.partition(":")
+    return f"{path}:{target}:{mode or 'rw'}"

@@ -1,0 +1,59 @@
+"""What makes sandboxes: processes, or containers of the engine of this machine."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING
+
+from lithops_mini.emulators.aws.account import Roles
+from lithops_mini.emulators.aws.files import Files
+from lithops_mini.emulators.aws.functions import Function
+from lithops_mini.emulators.aws.sandbox import NoRuntime, ProcessSandbox, Sandbox
+from lithops_mini.errors import ConfigError
+from lithops_mini.runtimes.base import Tell
+from lithops_mini.runtimes.recipe import this_python
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+KINDS = ("docker", "process")
+_MACHINES = {"x86_64": "x86_64", "aarch64": "arm64"}  # Lambda's words for what uname says
+
+
+class Sandboxes:
+    """Makes sandboxes of one kind. ``ConfigError`` if there can be none here; ``close`` when all of them are gone."""
+
+    def __init__(self, kind: str, tell: Tell) -> None:
+        if kind not in KINDS:
+            raise ConfigError(f"there are no sandboxes of the kind {kind!r}; there are {', '.join(KINDS)}")
+        self._client: DockerClient | None = None
+        self._roles = Roles()
+        self.not_enforced = ProcessSandbox.not_enforced
+        if kind == "docker":
+            from lithops_mini.emulators.aws import docker_sandbox
+
+            self._client = docker_sandbox.connect()
+            self._base = docker_sandbox.base_image(self._client, tell)
+            self.not_enforced = docker_sandbox.DockerSandbox.not_enforced
+        self._files = Files(link=kind == "process")
+
+    def make(self, function: Function, endpoint: str) -> Sandbox:
+        """A sandbox of the function, which finds the services at ``endpoint``. ``NoRuntime`` if it cannot run here."""
+        machine = _MACHINES.get(platform.machine(), platform.machine())
+        if function.architecture != machine:
+            raise NoRuntime(f"the emulator runs on {machine}, and the function is for {function.architecture}")
+        if not function.image and function.runtime != f"python{this_python()}":
+            raise NoRuntime(f"the emulator runs python{this_python()}, and the function is for {function.runtime}")
+        variables = {**self._roles.session(function.role).variables(), "AWS_ENDPOINT_URL": endpoint}
+        if self._client is not None:
+            from lithops_mini.emulators.aws.docker_sandbox import DockerSandbox
+
+            return DockerSandbox(function, self._files, variables, self._client, self._base)
+        if function.image:
+            raise NoRuntime("an image cannot run in a process: start the emulator with --sandbox docker")
+        return ProcessSandbox(function, self._files, variables)
+
+    def close(self) -> None:
+        self._files.close()
+        if self._client is not None:
+            self._client.close()
