@@ -73,6 +73,7 @@ def test_a_job_is_described(executor: lm.FunctionExecutor) -> None:
         "runtime_memory": 1000,
         "retries": 1,
         "retry_exceptions": ["builtins.KeyError"],
+        "on_oom": "fail",
     }
     assert header["client"].endswith(f"@{os.uname().nodename}:{os.getpid()}")
     assert before <= header["created"] <= time.time()
