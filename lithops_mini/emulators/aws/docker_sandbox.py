@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, ClassVar
 
 import docker
@@ -14,7 +16,7 @@ from requests.exceptions import RequestException
 
 from lithops_mini.emulators.aws.files import Files
 from lithops_mini.emulators.aws.functions import Function
-from lithops_mini.emulators.aws.sandbox import End, NoRuntime, Sandbox, peak_memory, signal_name
+from lithops_mini.emulators.aws.sandbox import End, NoRuntime, Sandbox, signal_name
 from lithops_mini.errors import ConfigError
 from lithops_mini.runtimes import engine
 from lithops_mini.runtimes.base import Tell
@@ -25,6 +27,8 @@ LABEL = "lithops-mini"
 
 _VCPU = 1769  # MB of a function's memory for which it has one processor
 _USER = "993:990"  # as on AWS: nobody in particular
+_PERIOD = 100_000  # microseconds
+_INIT_CPUS = 2  # until the runtime is ready
 _PROCESSES = 1024
 _FILES = 1024
 _OUTPUT = "/lithops-mini/output"
@@ -63,6 +67,7 @@ class DockerSandbox(Sandbox):
         self._base = base
         self._container = ""  # its id
         self._pid = 0
+        self._peak_files: list[str] = []
         super().__init__(function, files, environment)
 
     def open_output(self) -> tuple[int, int]:
@@ -93,7 +98,8 @@ class DockerSandbox(Sandbox):
             network_mode="host",  # loopback is where the Runtime API and the services are
             mem_limit=function.memory << 20,
             memswap_limit=function.memory << 20,
-            nano_cpus=max(round(function.memory / _VCPU * 1e9), 10_000_000),
+            cpu_period=_PERIOD,
+            cpu_quota=max(self._share(), _INIT_CPUS * _PERIOD),
             pids_limit=_PROCESSES,
             ulimits=[docker.types.Ulimit(name="nofile", soft=_FILES, hard=_FILES)],
             read_only=True,
@@ -115,6 +121,12 @@ class DockerSandbox(Sandbox):
         self._container = made["Id"]
         self._client.api.start(self._container)
         self._pid = self._client.api.inspect_container(self._container)["State"]["Pid"]
+        self._peak_files = list(_peak_files(self._pid))
+
+    def ready(self) -> None:
+        if self._share() < _INIT_CPUS * _PERIOD:
+            with suppress(APIError):  # it has just ended
+                self._client.api.update_container(self._container, cpu_quota=self._share())
 
     def wait(self) -> End:
         code = self._client.api.wait(self._container, timeout=None)["StatusCode"]
@@ -143,7 +155,16 @@ class DockerSandbox(Sandbox):
                 return
 
     def peak_memory(self) -> int:
-        return peak_memory(self._pid)
+        for path in self._peak_files:
+            try:
+                return int(Path(path).read_text()) >> 20
+            except OSError:  # of the other version of control groups, or gone
+                continue
+        return 0
+
+    def _share(self) -> int:
+        """Microseconds of the processors in each period."""
+        return max(round(self.function.memory / _VCPU * _PERIOD), 1000)
 
     def _image_command(self) -> list[str]:
         """What AWS runs in an image: the function's own settings, and where it has none the image's."""
@@ -154,6 +175,20 @@ class DockerSandbox(Sandbox):
             raise NoRuntime(f"the Docker engine has no image {name}") from error
         entry_point = list(self.function.entry_point) or config.get("Entrypoint") or []
         return entry_point + (list(self.function.command) or config.get("Cmd") or [])
+
+
+def _peak_files(pid: int) -> Iterator[str]:
+    """Where the kernel may count the memory of a process's control group."""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:  # it has ended, or the engine is in a virtual machine
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "memory":
+            yield f"/sys/fs/cgroup/memory{path}/memory.max_usage_in_bytes"
+        elif not controllers:
+            yield f"/sys/fs/cgroup{path}/memory.peak"
 
 
 def _bind(source: str, target: str) -> str:

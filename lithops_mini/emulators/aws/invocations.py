@@ -32,17 +32,17 @@ def invoke(request: Request, region: str, plane: DataPlane, queue: EventQueue) -
     try:
         function, _ = functions.find(region, name, qualifier)
     except UnknownFunctionException as error:
-        return _refuse(404, "ResourceNotFoundException", error.message)
+        return refuse(404, "ResourceNotFoundException", error.message)
     if how not in LIMITS:
-        return _refuse(400, "InvalidParameterValueException", f"there is no invocation type {how!r}")
+        return refuse(400, "InvalidParameterValueException", f"there is no invocation type {how!r}")
     if len(request.body) > LIMITS[how]:
         text = f"Request must be smaller than {LIMITS[how]} bytes for the InvokeFunction operation"
-        return _refuse(413, "RequestTooLargeException", text)
+        return refuse(413, "RequestTooLargeException", text)
     event = request.body or b"{}"
     try:
         json.loads(event)
     except ValueError as error:
-        return _refuse(400, "InvalidRequestContentException", f"Could not parse request body into json: {error}")
+        return refuse(400, "InvalidRequestContentException", f"Could not parse request body into json: {error}")
     if how == "DryRun":
         return _answer(204, request_id, b"")
     if how == "Event":
@@ -51,9 +51,9 @@ def invoke(request: Request, region: str, plane: DataPlane, queue: EventQueue) -
     try:
         reply = plane.invoke(function, event, request_id)
     except Throttled as error:
-        return _refuse(429, "TooManyRequestsException", "Rate Exceeded.", Reason=error.args[0])
+        return refuse(429, "TooManyRequestsException", "Rate Exceeded.", Reason=error.args[0])
     except NoRuntime as error:
-        return _refuse(502, "InvalidRuntimeException", str(error))
+        return refuse(502, "InvalidRuntimeException", str(error))
     headers = {"Content-Type": "application/json", "X-Amz-Executed-Version": reply.version}
     if reply.error:
         headers["X-Amz-Function-Error"] = "Unhandled"
@@ -66,6 +66,7 @@ def _answer(status: int, request_id: str, body: bytes, headers: dict[str, str] |
     return Response(status, (("x-amzn-RequestId", request_id), *(headers or {}).items()), body)
 
 
-def _refuse(status: int, kind: str, text: str, **more: str) -> Response:
+def refuse(status: int, kind: str, text: str, **more: str) -> Response:
+    """An error of Lambda's."""
     body = json.dumps({"Type": "User", "message": text, "Message": text, **more}).encode()
     return _answer(status, str(uuid.uuid4()), body, {"Content-Type": "application/json", "x-amzn-ErrorType": kind})

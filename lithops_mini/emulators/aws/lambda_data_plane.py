@@ -183,7 +183,10 @@ class DataPlane:
                 continue
             if outcome is None:
                 return sandbox, Outcome("timeout")
-            return sandbox, None if outcome.kind == "ready" else outcome
+            if outcome.kind != "ready":
+                return sandbox, outcome
+            sandbox.ready()
+            return sandbox, None
 
     def _release(self, sandbox: Sandbox) -> None:
         sandbox.last_used = time.monotonic()

@@ -58,7 +58,12 @@ def needs(request: Request, signed: Signed) -> list[Need]:
         return list(_s3_needs(request))
     operation = _operation(request, signed.service)
     action = f"{signed.service}:{operation}"
-    return [(_RENAMED.get(action, action), None)]
+    found: list[Need] = [(_RENAMED.get(action, action), None)]
+    if operation in ("CreateFunction", "UpdateFunctionConfiguration"):
+        body = json.loads(request.body)
+        found += [("iam:PassRole", body["Role"])] if "Role" in body else []
+        found += [("lambda:GetLayerVersion", layer) for layer in body.get("Layers", ())]
+    return found
 
 
 def check(request: Request, signed: Signed, needed: Iterable[Need]) -> None:
@@ -69,6 +74,28 @@ def check(request: Request, signed: Signed, needed: Iterable[Need]) -> None:
         if action != "sts:GetCallerIdentity" and not permits(policies, action, resource, conditions):
             where = f" on resource: {resource}" if resource else ""
             raise Refused("AccessDenied", f"User: {signed.principal.arn} is not authorized to perform: {action}{where}")
+
+
+def hides_absence(request: Request, signed: Signed) -> bool:
+    """Whether the caller is not told that an object is absent: that is for who may list the bucket."""
+    bucket, _, key = unquote(request.path.lstrip("/")).partition("/")
+    if signed.service != "s3" or not key or request.method not in ("GET", "HEAD"):
+        return False
+    return not permits(policies_of(signed.principal), "s3:ListBucket", f"arn:aws:s3:::{bucket}", {"s3:prefix": key})
+
+
+def trusts_lambda(role: str) -> bool:
+    """Whether Lambda may assume the role; also if there is none, which is another error."""
+    try:
+        document = iam_backends[ACCOUNT]["aws"].get_role_by_arn(role).assume_role_policy_document
+    except NotFoundException:
+        return True
+    return any(
+        statement["Effect"] == "Allow"
+        and _matches(statement.get("Principal", {}).get("Service", ()), "lambda.amazonaws.com")
+        and _matches(statement["Action"], "sts:AssumeRole")
+        for statement in _statements(document)
+    )
 
 
 def permits(policies: Iterable[str], action: str, resource: str | None, conditions: Mapping[str, str]) -> bool:

@@ -76,6 +76,10 @@ class Sandbox(ABC):
         """Start the runtime."""
 
     @abstractmethod
+    def ready(self) -> None:
+        """The runtime is ready: from now on it has no more than the function's share of the processors."""
+
+    @abstractmethod
     def wait(self) -> End:
         """Return when the runtime has ended."""
 
@@ -199,6 +203,9 @@ class ProcessSandbox(Sandbox):
             start_new_session=True,
         )
 
+    def ready(self) -> None:
+        pass
+
     def wait(self) -> End:
         assert self._process is not None
         code = self._process.wait()
@@ -214,7 +221,11 @@ class ProcessSandbox(Sandbox):
             self._process.wait()
 
     def peak_memory(self) -> int:
-        return peak_memory(self._process.pid) if self._process else 0
+        try:
+            with open(f"/proc/{self._process.pid if self._process else 0}/status") as status:
+                return next((int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM:")), 0)
+        except OSError:  # it has ended, or this is no Linux
+            return 0
 
     def _kill_group(self) -> None:
         assert self._process is not None
@@ -222,15 +233,6 @@ class ProcessSandbox(Sandbox):
             os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:
             return
-
-
-def peak_memory(pid: int) -> int:
-    """The most memory a process of this machine has used, in MB; 0 if that cannot be seen here, or not any more."""
-    try:
-        with open(f"/proc/{pid}/status") as status:
-            return next((int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM:")), 0)
-    except OSError:
-        return 0
 
 
 def signal_name(number: int) -> str:

@@ -19,7 +19,7 @@ from lithops_mini.emulators.aws.events import EventQueue
 from lithops_mini.emulators.aws.faults import Dice, Faults
 from lithops_mini.emulators.aws.front import Front, Request, Response, call
 from lithops_mini.emulators.aws.functions import Function
-from lithops_mini.emulators.aws.invocations import invoke, is_invocation
+from lithops_mini.emulators.aws.invocations import invoke, is_invocation, refuse
 from lithops_mini.emulators.aws.lambda_data_plane import DataPlane, Limits
 from lithops_mini.emulators.aws.sandboxes import Sandboxes
 from lithops_mini.errors import ConfigError
@@ -93,7 +93,14 @@ class Emulator:
             return refusals.response(request, error)
         if signed.service == "lambda" and is_invocation(request):
             return invoke(request, signed.region, self._plane, self._queue)
-        return call(self._moto, request)
+        role = next((resource for action, resource in needed if action == "iam:PassRole"), None)
+        if role and not permissions.trusts_lambda(role):
+            text = "The role defined for the function cannot be assumed by Lambda."
+            return refuse(400, "InvalidParameterValueException", text)
+        response = call(self._moto, request)
+        if response.status == 404 and permissions.hides_absence(request, signed):
+            return refusals.response(request, signatures.Refused("AccessDenied", "Access Denied"))
+        return response
 
     def _may_write(self, function: Function, bucket: str, key: str) -> bool:
         resource = f"arn:aws:s3:::{bucket}/{key}"
