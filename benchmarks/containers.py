@@ -48,7 +48,6 @@ if __name__ == "__main__":
         ended = time.monotonic()
     print(json.dumps([ended - start for start in (float(sys.argv[1]), importing, making)]))
 """
-NO_SSH = "import sys; sys.modules['paramiko'] = None"
 
 
 def nothing(x: int) -> None:
@@ -192,12 +191,8 @@ def cold(runtime: str, quick: bool) -> list[Row]:
 
 
 def import_sdk(quick: bool) -> Row:
-    """It imports paramiko, which only engines by ssh need, wherever that is installed."""
-    without, taken = side_by_side(
-        3 if quick else 11,
-        *(lambda first=first: float(run(f"{first}\n{IMPORT.format(module='docker')}")) for first in (NO_SSH, "")),
-    )
-    return Row("import docker; without paramiko", spread(taken, "{:.3f}", " s"), spread(without, "{:.3f}", " s"))
+    (taken,) = side_by_side(3 if quick else 11, lambda: float(run(IMPORT.format(module="docker"))))
+    return Row("import docker", spread(taken, "{:.3f}", " s"))
 
 
 # -- beside Lithops

@@ -34,7 +34,7 @@ def write(rows: list[Row]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="only these; default: all")
-    parser.add_argument("--quick", action="store_true", help="less of everything, in three minutes: to see that it runs")
+    parser.add_argument("--quick", action="store_true", help="less of everything, in three minutes")
     given = parser.parse_args()
     rows: list[Row] = []
     for name in given.names or BENCHMARKS:
