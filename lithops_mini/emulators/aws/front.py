@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from email.message import Message
@@ -12,6 +13,8 @@ from wsgiref.types import WSGIApplication
 
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import ThreadedWSGIServer
+
+_BACKLOG = 1024  # connections that wait to be accepted
 
 
 @dataclass(frozen=True)
@@ -58,13 +61,15 @@ def call(application: WSGIApplication, request: Request) -> Response:
 
 
 class Front(ThreadedWSGIServer):
-    """Serves ``answer`` on a port of loopback, a thread for each connection; 0 is any free port."""
+    """Serves ``answer`` on a port of loopback, a thread for each connection.
 
-    request_queue_size = 1024
+    0 is any free port. ``OSError`` for one that is taken.
+    """
 
     def __init__(self, port: int, answer: Callable[[Request], Response]) -> None:
         self.answer = answer
-        super().__init__("127.0.0.1", port, _nothing, _Connection)
+        with socket.create_server(("127.0.0.1", port), backlog=_BACKLOG) as listener:
+            super().__init__("127.0.0.1", port, _nothing, _Connection, fd=listener.fileno())
 
     @property
     def url(self) -> str:
