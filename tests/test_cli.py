@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -67,8 +68,12 @@ def on_terminal(*arguments: str, answer: bytes = b"") -> tuple[str, int]:
     options = dict.fromkeys(("stdin", "stdout", "stderr"), terminal)
     child = subprocess.Popen([sys.executable, "-c", OWN_TERMINAL, *arguments], start_new_session=True, **options)
     os.close(terminal)
-    shown = b""
+    shown, typed = b"", b""
     while True:
+        if not select.select([screen], [], [], 2)[0]:
+            # A signal that comes just before Python begins to read is seen only when something else is typed.
+            os.write(screen, typed)
+            continue
         try:
             block = os.read(screen, 4096)
         except OSError:  # Linux's way to say that the other end is closed
@@ -78,7 +83,7 @@ def on_terminal(*arguments: str, answer: bytes = b"") -> tuple[str, int]:
         shown += block
         if answer and shown.rstrip().endswith(b"[y/N]:"):
             os.write(screen, answer)
-            answer = b""
+            typed, answer = answer, b""
     os.close(screen)
     return shown.decode().replace("\r\n", "\n"), child.wait(timeout=60)
 

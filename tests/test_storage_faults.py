@@ -8,6 +8,7 @@ import itertools
 import random
 import tempfile
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -256,7 +257,16 @@ def test_what_jobs_store_is_read_again_when_it_came_damaged(executor, proxy):
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
     rng = random.Random(seed)
-    proxy.reset(lambda request: CORRUPT_ANSWER if request.kind == "get" and rng.random() < 0.1 else None)
+    damaged = Counter()
+
+    def damage(request):
+        """Some answers, but none of the same bytes more than twice: that is how often they are read again."""
+        if request.kind == "get" and rng.random() < 0.1 and damaged[what := (request.key, request.start)] < 2:
+            damaged[what] += 1
+            return CORRUPT_ANSWER
+        return None
+
+    proxy.reset(damage)
     futures = executor.map_reduce(lambda x: bytes([x]) * 300_000, range(50), lambda results: [r[0] for r in results])
     assert executor.get_result(futures) == list(range(50))
     executor.map(lambda data: (len(data), data[0]), [bytes([x]) * 300_000 for x in range(50)])
@@ -366,7 +376,7 @@ def test_data_that_cannot_be_had_now_is_read_in_another_attempt(executor, bucket
 )
 def test_what_is_denied_or_missing_is_the_functions_own_affair(executor, bucket, proxy, tmp_path, fault, kind):
     executor.storage.put_object(None, "data/key", b"line\n" * 1000)
-    proxy.reset(first("get", fault))
+    proxy.reset(lambda request: fault if (request.kind, request.key) == ("get", "data/key") else None)
     (future,) = executor.map(reading(tmp_path)[0], f"{bucket}/data/key")
     assert type(future.exception()) is kind
     assert (future.stats.attempt, future.stats.status, len(list(tmp_path.iterdir()))) == (1, "error", 1)

@@ -168,7 +168,7 @@ def discard(client: DockerClient, build: str) -> None:
     quiet = 0
     with translated("remove what a build has left"):
         while quiet < _QUIET:
-            containers = client.containers.list(all=True, filters=label)
+            containers = client.containers.list(all=True, filters=label, ignore_removed=True)
             images = client.api.images(filters={**label, "dangling": True}, quiet=True)
             for container in containers:
                 _remove(container.remove, force=True)
