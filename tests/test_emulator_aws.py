@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from aws_emulator import MODULE, RUNTIME, Functions, policy, start_aws, zipped
+from aws_emulator import MODULE, RUNTIME, TRUST, Functions, policy, start_aws, zipped
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
@@ -656,6 +656,62 @@ def test_requests_are_counted(aws):
         aws.client("s3").list_objects_v2(Bucket=BUCKET)
     aws.client("lambda").list_functions()
     assert aws.own("requests") == {"lambda:ListFunctions": 1, "s3:ListBucket": 2, "sts:GetCallerIdentity": 1}
+
+
+# --- other services
+
+
+def test_a_stack_makes_a_role_and_a_function(functions):
+    aws = functions.aws
+    aws.client("s3").put_object(Bucket=BUCKET, Key="code.zip", Body=zipped({"module.py": MODULE}))
+    role = {"AssumeRolePolicyDocument": TRUST}
+    function = {"FunctionName": "stacked", "Runtime": RUNTIME, "Handler": "module.handler", "MemorySize": 192}
+    function |= {"Role": {"Fn::GetAtt": ["Role", "Arn"]}, "Code": {"S3Bucket": BUCKET, "S3Key": "code.zip"}}
+    resources = {
+        "Role": {"Type": "AWS::IAM::Role", "Properties": role},
+        "Function": {"Type": "AWS::Lambda::Function", "Properties": function},
+    }
+    stacks = aws.client("cloudformation")
+    stacks.create_stack(StackName="stack", TemplateBody=json.dumps({"Resources": resources}))
+    assert stacks.describe_stacks(StackName="stack")["Stacks"][0]["StackStatus"] == "CREATE_COMPLETE"
+    found = functions.invoke("stacked", {"do": "environment", "names": ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]})
+    assert found["value"] == {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "192"}
+    stacks.delete_stack(StackName="stack")
+    assert refused(functions.invoke, "stacked")[1] == "ResourceNotFoundException"
+
+
+def test_notifications_of_other_services_come_to_functions(functions):
+    name = functions.make("def handler(event, context):\n    print(event['Records'][0]['s3']['object']['key'])\n")
+    arn = functions.client.get_function(FunctionName=name)["Configuration"]["FunctionArn"]
+    s3 = functions.aws.client("s3")
+    s3.create_bucket(Bucket="example-com-notified")
+    wanted = [{"LambdaFunctionArn": arn, "Events": ["s3:ObjectCreated:*"]}]
+    s3.put_bucket_notification_configuration(
+        Bucket="example-com-notified", NotificationConfiguration={"LambdaFunctionConfigurations": wanted}
+    )
+    s3.put_object(Bucket="example-com-notified", Key="new")
+    functions.aws.settle()
+    assert functions.messages(name)[1] == "new\n"
+
+
+def test_rules_are_kept(aws):
+    events = aws.client("events")
+    events.put_rule(Name="rule", ScheduleExpression="rate(1 day)")
+    target = {"Id": "1", "Arn": "arn:aws:lambda:us-east-1:123456789012:function:any"}
+    events.put_targets(Rule="rule", Targets=[target])
+    assert events.list_targets_by_rule(Rule="rule")["Targets"] == [target]
+
+
+def test_tables(aws):
+    tables = aws.client("dynamodb")
+    tables.create_table(
+        TableName="table",
+        KeySchema=[{"AttributeName": "key", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "key", "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    tables.put_item(TableName="table", Item={"key": {"S": "a"}, "value": {"N": "1"}})
+    assert tables.get_item(TableName="table", Key={"key": {"S": "a"}})["Item"]["value"] == {"N": "1"}
 
 
 # --- how it ends

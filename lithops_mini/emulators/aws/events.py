@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from moto.awslambda.exceptions import UnknownFunctionException
+from moto.awslambda.models import LambdaFunction
 from moto.s3.models import s3_backends
 
 from lithops_mini.emulators.aws import functions
@@ -67,6 +68,16 @@ class EventQueue:
         """Take an event: it is delivered once, or as often as the dice say."""
         for _ in range(self._dice.copies()):
             self._later(event, 0.0)
+
+    def serve_services(self) -> None:
+        """Take what moto's other services send to functions: EventBridge, notifications of S3, and the like."""
+
+        def invoke(record: LambdaFunction, body: Any, _headers: Any, _response_headers: Any) -> bytes:
+            payload = body if isinstance(body, bytes) else body.encode()
+            self.put(Event(record.region, record.function_name, str(record.version), payload or b"{}"))
+            return b""
+
+        LambdaFunction.invoke = invoke  # type: ignore[assignment,method-assign]
 
     def pending(self) -> int:
         """How many events wait or run."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import threading
 from collections import Counter
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from flask import Flask
 from moto.core.config import default_user_config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
@@ -53,15 +55,18 @@ class Emulator:
         self._dice = Dice(given.faults)
         self._requests: Counter[str] = Counter()
         self._counting = threading.Lock()
-        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._moto = DomainDispatcherApplication(_service)
         self.administrator: Keys = make_administrator()
         self._plane = DataPlane(lambda function: self._sandboxes.make(function, self.url), self._dice, given.limits)
         self._queue = EventQueue(self._plane, self._dice, given.retry_wait, self._may_write)
+        self._queue.serve_services()
         try:
             self._front = Front(given.port, self._answer)
         except OSError as error:
             self._end()
-            raise ConfigError(f"port {given.port} cannot be used: {error.strerror}; choose another") from error
+            raise ConfigError(
+                f"port {given.port} cannot be used: {os.strerror(error.errno or 0)}; choose another"
+            ) from error
         self.url = self._front.url
         threading.Thread(target=self._front.serve_forever, name="front", daemon=True).start()
 
@@ -122,6 +127,13 @@ class Emulator:
             return _json(200, action())
         except (ConfigError, ValueError) as error:
             return _json(400, {"error": str(error)})
+
+
+def _service(name: Any) -> Flask:
+    """moto's application for a service; an error of its own is answered with status 500, and told on stderr."""
+    application = create_backend_app(name)
+    application.debug = False
+    return application
 
 
 def _allow_many_files() -> None:
