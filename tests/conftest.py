@@ -13,9 +13,14 @@ import pytest
 from docker import DockerClient
 from docker_engine import start_docker
 from engines import Engine, EngineMissing, install_swift, start_moto, start_swift
+from hypothesis import settings
 
 from lithops_mini.runtimes import image
 from lithops_mini.runtimes.recipe import Recipe
+
+# How long one example takes is no promise, and on a busy machine it may be long.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

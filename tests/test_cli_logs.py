@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attempts import until
 from click.testing import CliRunner, Result
 from docker import DockerClient
 from hypothesis import given
@@ -223,12 +224,9 @@ def test_who_follows_may_leave(
     with following(future.job_id) as follower:
         name = follower.stdout.readline().split()[-1]
         container = docker_engine.containers.get(name)
-        ended = docker_engine.events(filters={"container": container.id, "event": "exec_die"}, decode=True)
         follower.send_signal(number)
         assert follower.wait() == code
-        next(ended)  # nothing of it stays in the container
-        ended.close()
-    assert not any("--tail" in " ".join(row) for row in container.top()["Processes"])
+    until(lambda: not any("--tail" in " ".join(row) for row in container.top()["Processes"]), "nothing of it is left")
     gate()
     assert future.result(60) == 5
 
