@@ -17,6 +17,7 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
         "localhost": "lithops_mini.compute.localhost:LocalhostCompute",
         "inline": "lithops_mini.compute.inline:InlineCompute",
         "docker": "lithops_mini.compute.docker:DockerCompute",
+        "aws_lambda": "lithops_mini.compute.aws_lambda:AwsLambdaCompute",
     },
     "storage": {
         "localhost": "lithops_mini.storage.localhost:LocalhostStorage",

@@ -83,7 +83,7 @@ class Recipe:
             "ours": hashlib.sha256(dockerfile()).hexdigest(),
             "context": {path: _digest(file) for path, file in self.context.items()},
             "dockerfile": os.path.basename(self.dockerfile or ""),
-            "requirements": _requirements(self.requirements) if self.requirements else [],
+            "requirements": requirement_lines(self.requirements) if self.requirements else [],
             "packages": sorted(self.packages),
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -147,7 +147,7 @@ def _digest(path: str) -> str:
         return f"{hashlib.file_digest(file, 'sha256').hexdigest()} {mode}"
 
 
-def _requirements(path: str, seen: frozenset[str] = frozenset()) -> list[str]:
+def requirement_lines(path: str, seen: frozenset[str] = frozenset()) -> list[str]:
     """The lines of a requirements file that count, and those of the files they name; files among them by digest."""
     lines = []
     directory = os.path.dirname(os.path.abspath(path))
@@ -159,7 +159,7 @@ def _requirements(path: str, seen: frozenset[str] = frozenset()) -> list[str]:
         other = re.fullmatch(r"(?:-r|-c|--requirement|--constraint)[ =]?\s*(\S+)", line)
         named = os.path.join(directory, other[1]) if other else line.removeprefix("file://")
         if other and os.path.isfile(named) and named not in seen:
-            lines += _requirements(named, seen | {named})
+            lines += requirement_lines(named, seen | {named})
         elif os.path.isfile(named):
             lines.append(_digest(named))
     return lines

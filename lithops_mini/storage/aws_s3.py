@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -90,8 +91,10 @@ class AwsS3Storage(S3Storage):
             request_checksum_calculation="when_required" if options.endpoint_url else "when_supported",
             response_checksum_validation="when_supported",
         )
-        # Who is given keys needs no profile, and may be where there is none.
-        session = self._session(profile=None if options.access_key_id else options.profile)
+        # Who is given keys needs no profile, nor does a function of AWS Lambda, which has a role; both may be where
+        # there is none.
+        given = options.access_key_id or "AWS_LAMBDA_FUNCTION_NAME" in os.environ
+        session = self._session(profile=None if given else options.profile)
         return session.create_client(
             "s3",
             region_name=options.region or session.get_config_variable("region") or "us-east-1",

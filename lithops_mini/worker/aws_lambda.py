@@ -9,6 +9,7 @@ Lambda carries JSON. The process that Lambda knows is the supervisor, so that it
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import time
 from base64 import b64decode, b64encode
@@ -37,7 +38,11 @@ class Worker:
         # The name of a log stream is as unique as its sandbox, and leads to what the sandbox has logged.
         stream = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "").rpartition("]")[2]
         directory = tempfile.mkdtemp(prefix="lithops-mini-")
-        self._supervisor = Supervisor(f"lambda/{stream or os.urandom(8).hex()}", directory)
+        # Where Lambda's own runtime has the packages of layers from, another process would not look for them.
+        path = os.pathsep.join(filter(None, sys.path))
+        self._supervisor = Supervisor(
+            f"lambda/{stream or os.urandom(8).hex()}", directory, environment={"PYTHONPATH": path}
+        )
         self._supervisor.start()
 
     def __call__(self, event: dict[str, str], context: Context) -> dict[str, Any]:

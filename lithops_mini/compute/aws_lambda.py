@@ -1,0 +1,253 @@
+"""Calls in functions of AWS Lambda, each message an invocation whose answer is the reply."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from base64 import b64decode, b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from lithops_mini.compute import aws_errors
+from lithops_mini.compute.aws_connections import Connections
+from lithops_mini.compute.base import Activation, ComputeBackend
+from lithops_mini.errors import ConfigError, InvocationError, Reason
+from lithops_mini.runtimes.aws import AWS_ERRORS, Aws
+from lithops_mini.runtimes.aws_lambda import Functions
+from lithops_mini.runtimes.function import Setup
+from lithops_mini.runtimes.recipe import Recipe
+from lithops_mini.storage.aws_s3 import AwsOptions
+from lithops_mini.storage.base import WorkerNeeds
+from lithops_mini.worker.aws_lambda import MAX_MESSAGE
+
+logger = logging.getLogger("lithops_mini.aws_lambda")
+
+# Lambda's limits of a function's memory, in MiB.
+_LEAST_MEMORY, _MOST_MEMORY = 128, 10240
+# Seconds for which an answer may be late.
+_LATE = 30
+LOG_GROUP = "/aws/lambda/lithops-mini"
+
+
+@dataclass(frozen=True)
+class AwsLambdaOptions(AwsOptions):
+    """Settings of the aws_lambda compute backend."""
+
+    role: str | None = field(
+        default=None,
+        metadata={
+            "help": "ARN of the role that functions have; `lithops-mini aws setup` makes one and writes it here.",
+            "pattern": r"^arn:[a-z-]+:iam::\d{12}:role/.+$",
+        },
+    )
+    max_workers: int = field(
+        default=256, metadata={"help": "Invocations at once; each takes a thread of the client.", "ge": 1, "le": 10_000}
+    )
+    memory: int = field(
+        default=1769,
+        metadata={
+            "help": "MiB of the functions for jobs that set no runtime_memory; 1769 come with one processor.",
+            "ge": _LEAST_MEMORY,
+            "le": _MOST_MEMORY,
+        },
+    )
+    architecture: Literal["x86_64", "arm64"] = field(
+        default="x86_64", metadata={"help": "Processor of the functions; arm64 costs a fifth less."}
+    )
+    max_time: int = field(
+        default=900,
+        metadata={"help": "Seconds an invocation may take, whatever the timeout of its calls.", "ge": 3, "le": 900},
+    )
+    disk: int = field(default=512, metadata={"help": "MiB of /tmp.", "ge": 512, "le": 10_240})
+    requirements: str | None = field(
+        default=None, metadata={"help": "A requirements.txt: packages that are installed as layers of the functions."}
+    )
+    subnets: tuple[str, ...] = field(
+        default=(), metadata={"help": "Subnets of your VPC that the functions are in; they then need a way to S3."}
+    )
+    security_groups: tuple[str, ...] = field(
+        default=(), metadata={"help": "Security groups of the functions in those subnets."}
+    )
+    environment: Mapping[str, str] = field(
+        default_factory=dict,
+        repr=False,
+        metadata={"help": "Environment variables of the functions themselves, at most 4 KB.", "hidden": True},
+    )
+    tags: Mapping[str, str] = field(default_factory=dict, metadata={"help": "Tags of the functions, for the bill."})
+    log_group: str = field(
+        default=LOG_GROUP, metadata={"help": "Group of CloudWatch Logs that the functions write to.", "min_length": 1}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bool(self.subnets) != bool(self.security_groups):
+            raise ValueError("subnets and security_groups belong together: give both or neither")
+
+
+class AwsLambdaCompute(ComputeBackend):
+    """Functions of AWS Lambda, one for each size of memory, made when they are first needed.
+
+    Workers have the role of the function, and no other credentials. A call that runs cannot be stopped from here: it
+    ends by itself, by its timeout, or with the time of its invocation.
+    """
+
+    Options = AwsLambdaOptions
+    shared_sections: ClassVar[Mapping[str, type[Any]]] = {"aws": AwsOptions}
+    max_payload: ClassVar[int] = MAX_MESSAGE
+    max_reply: ClassVar[int] = MAX_MESSAGE
+    composes: ClassVar[bool] = False  # a function has the worker only, and its role may not invoke
+
+    def __init__(self, options: AwsLambdaOptions) -> None:
+        self._options = options
+        self._aws = Aws(options)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._recipe: Recipe | None = None
+        self._functions: Functions | None = None
+        self._names: dict[int, str] = {}  # of the functions that are ready, by MiB
+        self._making: dict[int, threading.Lock] = {}
+        self._connections: Connections | None = None
+        self._running = 0  # invocations
+        self._client: Any = None
+
+    @property
+    def concurrency(self) -> int:
+        return self._options.max_workers
+
+    @property
+    def reaches_files(self) -> bool:
+        return False
+
+    def deploy(self, needs: WorkerNeeds) -> None:
+        self._check_storage(needs)
+        with self._lock:
+            if self._functions is None:
+                self._functions = self._all_functions()
+                self._recipe = self._functions.recipe(needs.packages)
+            if self._client is None:
+                self._connect()
+        self._ready(self._options.memory)
+
+    def runtimes(self) -> Functions:
+        return self._all_functions()
+
+    def invoke(self, payload: bytes, activation: Activation) -> bytes:
+        memory = self._options.memory if activation.memory is None else -(-activation.memory >> 20)
+        body = b'{"payload":"%b"}' % b64encode(payload)
+        name = self._name(max(memory, _LEAST_MEMORY))
+        with self._lock:
+            if self._closed:
+                raise self._was_closed()
+            self._running += 1
+        try:
+            answer = self._client.invoke(FunctionName=name, Payload=body, LogType="Tail")
+            said = answer["Payload"].read()
+        except AWS_ERRORS as error:
+            if self._closed:
+                raise self._was_closed() from error
+            if isinstance(error, self._client.exceptions.ResourceNotFoundException):
+                with self._lock:
+                    self._names = {size: there for size, there in self._names.items() if there != name}
+            raise aws_errors.not_invoked(error, name) from error
+        finally:
+            activation.end()
+            with self._lock:
+                self._running -= 1
+        if "FunctionError" in answer:
+            raise aws_errors.failed(said, answer.get("LogResult", ""), name)
+        told = json.loads(said)
+        if refused := told.get("refused"):
+            raise InvocationError(refused["text"], reason=Reason(refused["reason"]), retryable=refused["retryable"])
+        return b64decode(told["reply"])
+
+    def close(self) -> None:
+        with self._lock:
+            left = 0 if self._closed else self._running
+            self._closed = True
+        if left:
+            text = "%d invocations go on until their calls end, or %d s are over: AWS Lambda lets nobody stop them"
+            logger.warning(text, left, self._options.max_time)
+        if self._connections is not None:
+            self._connections.end()
+
+    # -- functions
+
+    def _all_functions(self) -> Functions:
+        options = self._options
+        if options.role is None:
+            raise ConfigError(
+                "aws_lambda.role is not set, and functions of AWS Lambda must have a role: lithops-mini aws setup makes"
+                " one and writes it to the configuration"
+            )
+        setup = Setup(
+            role=options.role,
+            architecture=options.architecture,
+            timeout=options.max_time,
+            disk=options.disk,
+            subnets=options.subnets,
+            security_groups=options.security_groups,
+            environment=options.environment,
+            tags=options.tags,
+            log_group=options.log_group,
+        )
+        return Functions(self._aws, Recipe(requirements=options.requirements), setup, options.memory)
+
+    def _name(self, memory: int) -> str:
+        """The function with so many MiB. Raises ``InvocationError``."""
+        if (name := self._names.get(memory)) is not None:
+            return name
+        if memory > _MOST_MEMORY:
+            text = f"functions of AWS Lambda have at most {_MOST_MEMORY:,} MiB, and {memory:,} were asked for"
+            raise InvocationError(text, reason=Reason.REFUSED)
+        try:
+            return self._ready(memory)
+        except ConfigError as error:
+            raise InvocationError(str(error), reason=Reason.REFUSED) from error
+
+    def _ready(self, memory: int) -> str:
+        """The function with so many MiB, made by one thread if it is missing, while others wait for it."""
+        assert self._functions is not None
+        assert self._recipe is not None
+        with self._lock:
+            making = self._making.setdefault(memory, threading.Lock())
+        with making:
+            if (name := self._names.get(memory)) is None:
+                name = self._functions.ensure(self._recipe, memory, lambda line: logger.info("%s", line))
+                with self._lock:
+                    self._names = {**self._names, memory: name}
+        return name
+
+    # -- requests
+
+    def _connect(self) -> None:
+        self._client = self._aws.client(
+            "lambda",
+            retries={"total_max_attempts": 1},  # whether a message is sent again is decided by who knows what is in it
+            connect_timeout=10,
+            read_timeout=self._options.max_time + _LATE,
+            max_pool_connections=self.concurrency,
+            tcp_keepalive=True,
+        )
+        self._connections = Connections(self._client)
+
+    @staticmethod
+    def _was_closed() -> InvocationError:
+        return InvocationError("the aws_lambda backend was closed", reason=Reason.CANCELLED)
+
+    def _check_storage(self, needs: WorkerNeeds) -> None:
+        """Raise ``ConfigError`` for a storage that is not open to a role."""
+        options = self._options
+        if "botocore" not in needs.packages and (needs.environment or needs.found()):
+            raise ConfigError(
+                "functions of AWS Lambda have the credentials of their role only, which open Amazon S3 and not this"
+                " storage: set storage to aws_s3"
+            )
+        host = urlsplit(needs.endpoint or "").hostname or ""
+        if needs.endpoint and needs.endpoint != options.endpoint_url and not host.endswith(".amazonaws.com"):
+            raise ConfigError(
+                f"functions of AWS Lambda have the credentials of their role only, which do not open the storage at"
+                f" {needs.endpoint}: leave endpoint_url out, for Amazon S3"
+            )
