@@ -91,6 +91,7 @@ def zipped(files: Mapping[str, str]) -> bytes:
         for name, text in files.items():
             info = zipfile.ZipInfo(name)
             info.external_attr = 0o644 << 16
+            info.compress_type = zipfile.ZIP_DEFLATED
             opened.writestr(info, text)
     return archive.getvalue()
 

@@ -22,7 +22,8 @@ from aws_emulator import MODULE, RUNTIME, TRUST, Functions, policy, start_aws, z
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from lithops_mini.emulators.aws.faults import Dice, Faults
+from lithops_mini.emulators.aws.faults import Dice
+from lithops_mini.emulators.aws.settings import Faults
 
 BUCKET = "example-com-data"
 
@@ -294,6 +295,21 @@ def test_other_code_has_other_sandboxes(functions):
     gone(second["pid"])
 
 
+def test_what_cannot_be_deployed(functions):
+    code, text = refused(functions.make, Environment={"Variables": {"A": "x" * 4096}})[1:]
+    assert code == "InvalidParameterValueException"
+    assert "exceeded the 4KB limit" in text
+    assert functions.make(Environment={"Variables": {"A": "x" * 4095}})
+    large = zipped({"module.py": MODULE, "data": "x" * (150 << 20)})
+    layers = functions.client.publish_layer_version
+    layer = layers(LayerName="large", Content={"ZipFile": large})["LayerVersionArn"]
+    name = functions.make(Layers=[layer])
+    code, text = refused(functions.client.update_function_code, FunctionName=name, ZipFile=large)[1:]
+    assert (code, text) == ("InvalidParameterValueException", "Unzipped size must be smaller than 262144000 bytes")
+    status, code, _ = refused(layers, LayerName="large", Content={"ZipFile": bytes((50 << 20) + 1)})
+    assert (status, code) == (413, "RequestEntityTooLargeException")
+
+
 # --- concurrency
 
 
@@ -360,6 +376,17 @@ def test_the_rate_of_new_sandboxes(small):
         assert small.invoke(name, {"do": "exit"})["FunctionError"] == "Unhandled"
     assert refused(small.invoke, name)[:2] == (429, "TooManyRequestsException")
     assert small.aws.own("state")["throttles"] >= 1
+
+
+def test_limits_that_change(small, tmp_path):
+    limits = {"concurrency": 4, "scaling": 3, "idle": 0.2, "retry_wait": 100.0}
+    assert small.aws.own("limits") == limits
+    assert small.aws.own("limits", "PUT", concurrency=1) == limits | {"concurrency": 1}
+    name = small.make()
+    reason = "ConcurrentInvocationLimitExceeded"
+    assert busy(small, [name] * 3, tmp_path) == [None, reason, reason]
+    assert "scaling is 0.5, and must be a whole number" in small.aws.own("limits", "PUT", scaling=0.5)["error"]
+    assert small.aws.own("limits", "PUT", concurrency=4) == limits
 
 
 def test_unused_sandboxes_are_removed(small):
@@ -491,10 +518,8 @@ def test_slow_cold_starts(functions, faults):
 
 
 def test_faults_that_are_none(aws):
-    assert "there is no fault 'crush'" in aws.own("faults", "PUT", crush=1)["error"]
-    assert aws.own("faults", "PUT", crash=1.5) == {
-        "error": "the fault crash is 1.5, and must be a number between 0 and 1"
-    }
+    assert "there is no 'crush'; there are cold_start, crash" in aws.own("faults", "PUT", crush=1)["error"]
+    assert aws.own("faults", "PUT", crash=1.5) == {"error": "crash is 1.5, and must be a number between 0 and 1"}
     assert "there are GET /_emulator/faults" in aws.own("other")["error"]
     assert aws.own("faults") == {"cold_start": 0, "crash": 0, "duplicate": 0, "lose": 0, "seed": 0}
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from lithops_mini.cli.options import Callback, debug_option
+from lithops_mini.emulators.aws.settings import Faults, Limits
 from lithops_mini.errors import ConfigError
 
 _REGION = "us-east-1"
@@ -28,18 +29,14 @@ def emulate() -> None:
     """
 
 
-def _fault_options(function: Callback) -> Callback:
-    """A flag for each of the faults."""
-    for name, kind, text in reversed(
-        [
-            ("cold-start", float, "Seconds by which each cold start takes longer."),
-            ("crash", float, "Share of the invocations whose sandbox is killed."),
-            ("duplicate", float, "Share of the asynchronous events that are delivered twice."),
-            ("lose", float, "Share of the asynchronous events that are never delivered."),
-            ("seed", int, "Of the dice that decide about these shares."),
-        ]
-    ):
-        function = click.option(f"--{name}", type=kind, default=0, metavar="N", help=text)(function)
+def _number_options(function: Callback) -> Callback:
+    """A flag for each of the limits and the faults."""
+    for each in reversed((*fields(Limits), *fields(Faults))):
+        flag, text = f"--{each.name.replace('_', '-')}", each.metadata["help"]
+        kind = type(each.default)
+        function = click.option(flag, type=kind, default=each.default, show_default=True, metavar="N", help=text)(
+            function
+        )
     return function
 
 
@@ -56,41 +53,9 @@ def _fault_options(function: Callback) -> Callback:
     type=click.Path(dir_okay=False),
     help="Write a configuration with a profile 'emulator' there, once it answers.",
 )
-@click.option(
-    "--concurrency",
-    type=click.IntRange(0),
-    default=1000,
-    show_default=True,
-    metavar="N",
-    help="Invocations at a time, of the account in a region.",
-)
-@click.option(
-    "--scaling",
-    type=click.IntRange(0),
-    default=1000,
-    show_default=True,
-    metavar="N",
-    help="New sandboxes of a function in 10 s.",
-)
-@click.option(
-    "--idle",
-    type=click.FloatRange(0),
-    default=300.0,
-    show_default=True,
-    metavar="S",
-    help="Seconds after which an unused sandbox is removed.",
-)
-@click.option(
-    "--retry-wait",
-    type=click.FloatRange(0),
-    default=60.0,
-    show_default=True,
-    metavar="S",
-    help="Seconds until a failed event is tried again.",
-)
-@_fault_options
+@_number_options
 @debug_option
-def aws(port: int, sandbox: str | None, profile_file: str | None, retry_wait: float, **given: Any) -> None:
+def aws(port: int, sandbox: str | None, profile_file: str | None, **given: Any) -> None:
     """A local AWS: S3, IAM, STS, Lambda, CloudWatch Logs, CloudFormation, DynamoDB, EventBridge.
 
     An emulator, made of moto and of AWS's own runtime client for Python. It prints its endpoint once it answers, and
@@ -102,15 +67,13 @@ def aws(port: int, sandbox: str | None, profile_file: str | None, retry_wait: fl
       lithops-mini emulate aws --profile-file aws.yaml
       lithops-mini emulate aws --crash 0.1 --seed 7
     """
-    from lithops_mini.emulators.aws.faults import Faults
-    from lithops_mini.emulators.aws.lambda_data_plane import Limits
     from lithops_mini.emulators.aws.server import Emulator, Settings
 
     ended = threading.Event()
     before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     limits = Limits(**{each.name: given[each.name] for each in fields(Limits)})
     faults = Faults(**{each.name: given[each.name] for each in fields(Faults)})
-    settings = Settings(port, sandbox or _best_sandbox(), retry_wait, limits, faults)
+    settings = Settings(port, sandbox or _best_sandbox(), limits, faults)
     emulator = Emulator(settings, lambda line: click.echo(line, err=True))
     try:
         keys = emulator.administrator

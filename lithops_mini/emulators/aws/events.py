@@ -48,14 +48,12 @@ class Event:
 class EventQueue:
     """Delivers events in threads of its own. ``close`` forgets those that wait.
 
-    ``retry_wait``: seconds until an event that has failed is tried again, twice as many the second time. ``may_write``:
-    whether the role of a function may put an object into a bucket.
+    ``may_write``: whether the role of a function may put an object into a bucket.
     """
 
-    def __init__(self, plane: DataPlane, dice: Dice, retry_wait: float, may_write: MayWrite) -> None:
+    def __init__(self, plane: DataPlane, dice: Dice, may_write: MayWrite) -> None:
         self._plane = plane
         self._dice = dice
-        self._retry_wait = retry_wait
         self._may_write = may_write
         self._waiting: list[tuple[float, int, Event]] = []
         self._numbers = itertools.count()
@@ -134,7 +132,7 @@ class EventQueue:
         if not reply.error:
             return
         event = replace(event, failures=event.failures + 1)
-        wait = self._retry_wait * event.failures
+        wait = self._plane.limits.retry_wait * event.failures
         if event.failures > config.get("MaximumRetryAttempts", _ATTEMPTS):
             self._give_up(event, function, config, "RetriesExhausted", reply)
         elif time.time() + wait - event.since > age:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from moto.awslambda.models import LambdaFunction, lambda_backends
-from moto.core.models import DEFAULT_ACCOUNT_ID
+
+from lithops_mini.emulators.aws.account import ACCOUNT
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Function:
 
 def find(region: str, name: str, qualifier: str | None) -> tuple[Function, LambdaFunction]:
     """A function by its name or ARN, and moto's record of it. moto's ``UnknownFunctionException`` if there is none."""
-    backend = lambda_backends[DEFAULT_ACCOUNT_ID][region]
+    backend = lambda_backends[ACCOUNT][region]
     record = backend.get_function(name, qualifier)
     layers = [backend.layers_versions_by_arn(layer["Arn"]) for layer in record.layers]
     image = record.image_config
@@ -72,15 +73,22 @@ def find(region: str, name: str, qualifier: str | None) -> tuple[Function, Lambd
     return function, record
 
 
+def layers(region: str, arns: Iterable[str]) -> list[bytes]:
+    """The zips of layers; those that do not exist are left out."""
+    backend = lambda_backends[ACCOUNT][region]
+    found = [backend.layers_versions_by_arn(arn) for arn in arns]
+    return [layer.code_bytes for layer in found if layer]
+
+
 def exists(function: Function) -> bool:
     """Whether the function is still there as it is described."""
-    record = lambda_backends[DEFAULT_ACCOUNT_ID][function.region].get_function_by_arn(function.arn)
+    record = lambda_backends[ACCOUNT][function.region].get_function_by_arn(function.arn)
     return record is not None and find(function.region, function.name, function.version)[0] == function
 
 
 def reserved(region: str) -> dict[str, int]:
     """The functions of a region that have concurrency reserved, and how much."""
-    functions = lambda_backends[DEFAULT_ACCOUNT_ID][region].list_functions()
+    functions = lambda_backends[ACCOUNT][region].list_functions()
     return {
         each.function_name: int(each.reserved_concurrency)
         for each in functions
@@ -90,6 +98,6 @@ def reserved(region: str) -> dict[str, int]:
 
 def event_config(record: LambdaFunction) -> Mapping[str, Any]:
     """What is configured for asynchronous invocations of the function; empty if nothing is."""
-    backend = lambda_backends[DEFAULT_ACCOUNT_ID][record.region]
+    backend = lambda_backends[ACCOUNT][record.region]
     configs = backend.list_function_event_invoke_configs(record.function_name)["FunctionEventInvokeConfigs"]
     return configs[0] if configs else {}

@@ -6,29 +6,22 @@ import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from lithops_mini.emulators.aws.faults import Dice
 from lithops_mini.emulators.aws.functions import Function, exists, reserved
 from lithops_mini.emulators.aws.run import Run
 from lithops_mini.emulators.aws.runtime_api import Outcome
 from lithops_mini.emulators.aws.sandbox import Sandbox
+from lithops_mini.emulators.aws.settings import Limits, change
 
 INIT_LIMIT = 10.0  # seconds in which a runtime must be ready
 _WINDOW = 10.0  # seconds in which so many sandboxes may be made for a function as `Limits.scaling` says
 _LOOK = 1.0  # seconds between looks for sandboxes that nobody needs
 
 MakeSandbox = Callable[[Function], Sandbox]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What an account may use in a region."""
-
-    concurrency: int = 1000
-    scaling: int = 1000  # new sandboxes of a function in ten seconds
-    idle: float = 300.0  # seconds after which a sandbox that was not used is removed
 
 
 class Throttled(Exception):
@@ -71,7 +64,7 @@ class DataPlane:
     def __init__(self, make: MakeSandbox, dice: Dice, limits: Limits) -> None:
         self._make = make
         self._dice = dice
-        self._limits = limits
+        self.limits = limits
         self._lock = threading.Lock()
         self._pools: dict[Function, _Pool] = {}
         self._busy: Counter[tuple[str, str]] = Counter()  # by region and name
@@ -90,6 +83,12 @@ class DataPlane:
         finally:
             with self._lock:
                 self._busy[key] -= 1
+
+    def limit(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """Set some of the limits, and return all. ``ConfigError`` for what is none."""
+        with self._lock:
+            self.limits = change(self.limits, changes)
+            return asdict(self.limits)
 
     def state(self) -> dict[str, int]:
         """How many invocations run, and sandboxes are there."""
@@ -124,7 +123,7 @@ class DataPlane:
                 for (region, name), busy in self._busy.items()
                 if region == function.region and name not in reservations
             )
-            if others >= self._limits.concurrency - sum(reservations.values()):
+            if others >= self.limits.concurrency - sum(reservations.values()):
                 raise Throttled("ConcurrentInvocationLimitExceeded")
         pool = self._pools.setdefault(function, _Pool())
         sandbox = None
@@ -137,7 +136,7 @@ class DataPlane:
             now = time.monotonic()
             while pool.made and pool.made[0] <= now - _WINDOW:
                 pool.made.popleft()
-            if len(pool.made) >= self._limits.scaling:
+            if len(pool.made) >= self.limits.scaling:
                 raise Throttled("FunctionInvocationRateLimitExceeded")
             pool.made.append(now)
         self._busy[key] += 1
@@ -204,7 +203,7 @@ class DataPlane:
     def _remove_unused(self) -> None:
         """Remove sandboxes that have not been used for long, or whose function has gone or changed."""
         while not self._closed.wait(_LOOK):
-            oldest = time.monotonic() - self._limits.idle
+            oldest = time.monotonic() - self.limits.idle
             with self._lock:
                 gone = [function for function in self._pools if not exists(function)]
                 removed = []

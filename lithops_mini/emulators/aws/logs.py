@@ -6,9 +6,9 @@ import secrets
 import threading
 import time
 
-from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.logs.models import logs_backends
 
+from lithops_mini.emulators.aws.account import ACCOUNT
 from lithops_mini.emulators.aws.functions import Function
 
 TAIL = 4096
@@ -19,16 +19,12 @@ class Log:
     """The log stream of one sandbox."""
 
     def __init__(self, function: Function) -> None:
-        self._backend = logs_backends[DEFAULT_ACCOUNT_ID][function.region]
+        self._backend = logs_backends[ACCOUNT][function.region]
         self._group = function.log_group
         self._stream = f"{time.strftime('%Y/%m/%d')}/[{function.version}]{secrets.token_hex(16)}"
         self._lock = threading.Lock()
         self._partial = b""
         self._tail = b""
-
-    @property
-    def group(self) -> str:
-        return self._group
 
     @property
     def stream(self) -> str:

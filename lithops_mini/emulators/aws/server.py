@@ -15,29 +15,29 @@ from flask import Flask
 from moto.core.config import default_user_config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-from lithops_mini.emulators.aws import permissions, refusals, signatures
+from lithops_mini.emulators.aws import deployments, permissions, refusals, signatures
 from lithops_mini.emulators.aws.account import Keys, make_administrator
 from lithops_mini.emulators.aws.events import EventQueue
-from lithops_mini.emulators.aws.faults import Dice, Faults
+from lithops_mini.emulators.aws.faults import Dice
 from lithops_mini.emulators.aws.front import Front, Request, Response, call
 from lithops_mini.emulators.aws.functions import Function
-from lithops_mini.emulators.aws.invocations import invoke, is_invocation, refuse
-from lithops_mini.emulators.aws.lambda_data_plane import DataPlane, Limits
+from lithops_mini.emulators.aws.invocations import invoke, is_invocation
+from lithops_mini.emulators.aws.lambda_data_plane import DataPlane
 from lithops_mini.emulators.aws.sandboxes import Sandboxes
+from lithops_mini.emulators.aws.settings import Faults, Limits
 from lithops_mini.errors import ConfigError
 from lithops_mini.runtimes.base import Tell
 
 OWN = "/_emulator/"
-"""Paths that are no AWS's: faults, state, requests."""
+"""Paths that are no AWS's: faults, limits, state, requests."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How an emulator is."""
+    """What an emulator is to be."""
 
     port: int = 0  # 0: any that is free
     sandbox: str = "process"
-    retry_wait: float = 60.0  # seconds until a failed event is tried again
     limits: Limits = field(default_factory=Limits)
     faults: Faults = field(default_factory=Faults)
 
@@ -58,7 +58,7 @@ class Emulator:
         self._moto = DomainDispatcherApplication(_service)
         self.administrator: Keys = make_administrator()
         self._plane = DataPlane(lambda function: self._sandboxes.make(function, self.url), self._dice, given.limits)
-        self._queue = EventQueue(self._plane, self._dice, given.retry_wait, self._may_write)
+        self._queue = EventQueue(self._plane, self._dice, self._may_write)
         self._queue.serve_services()
         try:
             self._front = Front(given.port, self._answer)
@@ -98,10 +98,8 @@ class Emulator:
             return refusals.response(request, error)
         if signed.service == "lambda" and is_invocation(request):
             return invoke(request, signed.region, self._plane, self._queue)
-        role = next((resource for action, resource in needed if action == "iam:PassRole"), None)
-        if role and not permissions.trusts_lambda(role):
-            text = "The role defined for the function cannot be assumed by Lambda."
-            return refuse(400, "InvalidParameterValueException", text)
+        if signed.service == "lambda" and (refusal := deployments.check(request, needed[0][0], signed.region)):
+            return refusal
         response = call(self._moto, request)
         if response.status == 404 and permissions.hides_absence(request, signed):
             return refusals.response(request, signatures.Refused("AccessDenied", "Access Denied"))
@@ -115,6 +113,8 @@ class Emulator:
         actions: dict[tuple[str, str], Callable[[], Any]] = {
             ("GET", "faults"): lambda: self._dice.change({}),
             ("PUT", "faults"): lambda: self._dice.change(json.loads(request.body)),
+            ("GET", "limits"): lambda: self._plane.limit({}),
+            ("PUT", "limits"): lambda: self._plane.limit(json.loads(request.body)),
             ("GET", "state"): lambda: {**self._plane.state(), "events": self._queue.pending()},
             ("GET", "requests"): lambda: dict(sorted(self._requests.items())),
             ("DELETE", "requests"): self._requests.clear,
