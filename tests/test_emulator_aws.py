@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -742,18 +743,32 @@ def test_tables(aws):
 # --- how it ends
 
 
+def processes(aws):
+    """The processes of the sandboxes of an emulator."""
+    mine = f"AWS_ENDPOINT_URL={aws.url}".encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it has just ended
+            if mine in path.read_bytes().split(b"\0"):
+                found.append(path.parent.name)
+    return found
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_nothing_is_left(tmp_path, number, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     with start_aws(tmp_path, "--sandbox", "process") as emulated:
         functions = Functions(emulated)
-        idle = functions.invoke(functions.make())["value"]["pid"]
-        functions.send(functions.make(), {"do": "sleep", "seconds": 100, "file": str(tmp_path / "runs")})
-        while not lines(tmp_path / "runs"):
+        functions.invoke(functions.make())
+        name = functions.make()
+        for _ in range(10):
+            functions.send(name, {"do": "sleep", "seconds": 100, "file": str(tmp_path / "runs")})
+        while not lines(tmp_path / "runs"):  # then others are still being made
             threading.Event().wait(0.01)
+        assert len(processes(emulated)) >= 2
         os.kill(emulated.process.pid, number)
         emulated.process.wait(30)
-    gone(idle)
+        assert processes(emulated) == []
     assert sorted(each.name for each in tmp_path.iterdir()) == ["emulator.log", "emulator.yaml", "runs"]
 
 

@@ -90,9 +90,9 @@ def aws(port: int, sandbox: str | None, profile_file: str | None, **given: Any) 
             click.echo(f"Not enforced: {line}.")
         ended.wait()
     finally:
-        emulator.close()
-        for number, handler in before.items():
+        for number, handler in before.items():  # whoever asks twice does not want to wait
             signal.signal(number, handler)
+        emulator.close()
 
 
 def _best_sandbox() -> str:

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from lithops_mini.emulators.aws.settings import Limits, change
 
 INIT_LIMIT = 10.0  # seconds in which a runtime must be ready
 _WINDOW = 10.0  # seconds in which so many sandboxes may be made for a function as `Limits.scaling` says
+_ENDING = 8  # sandboxes that are ended at a time, in the end
 _LOOK = 1.0  # seconds between looks for sandboxes that nobody needs
 
 MakeSandbox = Callable[[Function], Sandbox]
@@ -65,13 +67,15 @@ class DataPlane:
         self._make = make
         self._dice = dice
         self.limits = limits
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()  # notified when a sandbox has been made
+        self._making = 0
         self._pools: dict[Function, _Pool] = {}
         self._busy: Counter[tuple[str, str]] = Counter()  # by region and name
         self._sandboxes: set[Sandbox] = set()
         self.totals = Totals()
         self._closed = threading.Event()
-        threading.Thread(target=self._remove_unused, name="idle-sandboxes", daemon=True).start()
+        self._remover = threading.Thread(target=self._remove_unused, name="idle-sandboxes", daemon=True)
+        self._remover.start()
 
     def invoke(self, function: Function, event: bytes, request_id: str | None = None) -> Reply:
         """Run the function with an event. ``Throttled`` if that must not be now."""
@@ -97,10 +101,12 @@ class DataPlane:
 
     def close(self) -> None:
         self._closed.set()
+        self._remover.join()
         with self._lock:
+            self._lock.wait_for(lambda: not self._making)
             sandboxes = list(self._sandboxes)
-        for sandbox in sandboxes:
-            sandbox.kill()
+        with ThreadPoolExecutor(_ENDING) as pool:
+            list(pool.map(self._remove, sandboxes))
 
     def _acquire(self, function: Function) -> Sandbox | None:
         """Count the invocation, and take a warm sandbox if there is one."""
@@ -171,10 +177,7 @@ class DataPlane:
         self._closed.wait(self._dice.faults.cold_start)
         limit = INIT_LIMIT
         while True:
-            sandbox = self._make(function)
-            with self._lock:
-                self._sandboxes.add(sandbox)
-                self.totals.cold_starts += 1
+            sandbox = self._add(function)
             outcome = sandbox.next(limit)
             if outcome is None and limit == INIT_LIMIT:  # once more, within the time of the function
                 self._remove(sandbox)
@@ -186,6 +189,23 @@ class DataPlane:
                 return sandbox, outcome
             sandbox.ready()
             return sandbox, None
+
+    def _add(self, function: Function) -> Sandbox:
+        with self._lock:
+            if self._closed.is_set():
+                raise Throttled("CallerRateLimitExceeded")
+            self._making += 1
+            self.totals.cold_starts += 1
+        sandbox = None
+        try:
+            sandbox = self._make(function)
+            return sandbox
+        finally:
+            with self._lock:
+                self._making -= 1
+                if sandbox is not None:
+                    self._sandboxes.add(sandbox)
+                self._lock.notify_all()
 
     def _release(self, sandbox: Sandbox) -> None:
         sandbox.last_used = time.monotonic()

@@ -11,8 +11,6 @@ from typing import Literal
 from lithops_mini.emulators.aws.runtime_api import RESPONSE_LIMIT, Invocation, Outcome
 from lithops_mini.emulators.aws.sandbox import Sandbox
 
-_KILL_LIMIT = 10.0  # seconds until a killed process has ended
-
 
 class Run:
     """``initialised``: the seconds that the sandbox was made in for this invocation; 0 if it was there."""
@@ -39,17 +37,22 @@ class Run:
         limit = self._function.timeout
         self._sandbox.send(Invocation(self._request_id, event, time.time() + limit))
         if crash == "event":
-            self._sandbox.stop()
+            return self._crash()
         deadline = self._began + limit
         while True:
             outcome = self._sandbox.next(deadline - time.monotonic())
             if outcome is None:
                 return Outcome("timeout")
             if crash == "response" and outcome.kind == "response":
-                self._sandbox.stop()
-                deadline = time.monotonic() + _KILL_LIMIT
-            elif outcome.kind != "ready" and outcome.request_id in ("", self._request_id):
+                return self._crash()
+            if outcome.kind != "ready" and outcome.request_id in ("", self._request_id):
                 return outcome
+
+    def _crash(self) -> Outcome:
+        """Kill the sandbox; what its runtime may have said just before is lost with it."""
+        self._sandbox.stop()
+        self._sandbox.ended.wait()
+        return Outcome("exit")
 
     def judge(self, outcome: Outcome) -> tuple[bytes, str | None]:
         """The payload of the reply, and for a failure its type."""

@@ -1,4 +1,4 @@
-"""Numbers: what an account may use, and what goes wrong there. Set by flags and, while the emulator runs, by requests."""
+"""Numbers: what an account may use, and what goes wrong there. Set by flags and, later, by requests."""
 
 from __future__ import annotations
 
