@@ -19,7 +19,20 @@ from lithops_mini.cli.options import debug_option, debugging
 from lithops_mini.errors import LithopsMiniError
 
 # Of the help page.
-_ORDER = ("hello", "test", "verify", "config", "storage", "runtime", "logs", "jobs", "clean", "emulate", "completion")
+_ORDER = (
+    "hello",
+    "test",
+    "verify",
+    "config",
+    "aws",
+    "storage",
+    "runtime",
+    "logs",
+    "jobs",
+    "clean",
+    "emulate",
+    "completion",
+)
 
 _HELP = """Run Python functions over many inputs, on this machine or in a cloud.
 

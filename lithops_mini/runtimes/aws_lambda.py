@@ -84,6 +84,16 @@ class Functions(Runtimes):
 
     # -- for the command line
 
+    def planned(self, recipe: Recipe) -> dict[str, Any] | None:
+        """What ``build`` would create its function with, besides layers; ``None`` if it is there."""
+        function.check(recipe)
+        name = f"{self.name(recipe)}-{self._memory}"
+        with translated(f"look for the function {name}"):
+            if self._find(name) is not None:
+                return None
+        size = len(function.worker_zip())
+        return self._arguments(name, recipe, self._memory, (), ()) | {"Code": {"ZipFile": f"{size} bytes"}}
+
     def functions(self) -> Iterator[Mapping[str, Any]]:
         """The configurations of all functions of ours, whoever made them."""
         with translated("list functions"):

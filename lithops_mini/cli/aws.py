@@ -1,0 +1,243 @@
+"""lithops-mini aws: from an AWS account without anything to jobs that run there, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lithops_mini.cli.options import Callback, debug_option
+from lithops_mini.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lithops_mini.compute.aws_lambda import AwsLambdaOptions
+    from lithops_mini.runtimes.aws_account import Account
+    from lithops_mini.runtimes.aws_lambda import Functions
+
+_PREFIX = "lithops-mini"
+_LONGEST_ROLE = 64  # characters of a name
+
+
+@click.group()
+def aws() -> None:
+    """Make what jobs need in an AWS account, and remove it.
+
+    \b
+    Examples:
+      lithops-mini aws setup --region eu-central-1
+      lithops-mini aws teardown
+    """
+
+
+def _options(function: Callback) -> Callback:
+    for option in reversed(
+        (
+            click.option(
+                "-c",
+                "--config",
+                "config_file",
+                metavar="FILE",
+                type=click.Path(dir_okay=False),
+                help="File. Default: the one in use, else ./lithops_mini.yaml.",
+            ),
+            click.option("-p", "--profile", metavar="NAME", default="aws", help="Profile of the file. Default: aws."),
+            click.option("--region", metavar="NAME", help="Region. Default: the one of AWS's own configuration."),
+            click.option("--bucket", metavar="NAME", help="Bucket of the jobs. Default: lithops-mini-ACCOUNT-REGION."),
+            click.option("--role", metavar="NAME", help="Role of the functions. Default: named after the bucket."),
+            click.option("-y", "--yes", is_flag=True, help="Do not ask."),
+            click.option("--dry-run", is_flag=True, help="Say which requests would change something, and send none."),
+            debug_option,
+        )
+    ):
+        function = option(function)
+    return function
+
+
+@aws.command()
+@_options
+@click.option("--data", metavar="BUCKET", multiple=True, help="Bucket whose objects functions may read. Repeatable.")
+@click.option("--no-test", is_flag=True, help="Do not run `lithops-mini test` at the end.")
+def setup(data: tuple[str, ...], no_test: bool, yes: bool, dry_run: bool, **given: Any) -> None:
+    """Make the bucket, the log group, the role and the function; write the profile; try it.
+
+    What is there stays as it is, so it may be run again: after it was interrupted, or with other data buckets. A
+    profile that is there is completed; it may say the region, an endpoint, or settings of the functions.
+
+    \b
+    Examples:
+      lithops-mini aws setup --dry-run
+      lithops-mini aws setup --region eu-central-1 --data my-data
+      lithops-mini aws setup -p prod --yes
+    """
+    from lithops_mini.cli.profile_file import write_profile
+    from lithops_mini.runtimes.aws_account import policy
+
+    place = _Place.find(**given, dry_run=dry_run)
+    account, log_group = place.account, place.options.log_group
+    buckets = list(data) or account.data_buckets(place.role)
+    document = policy(place.bucket, buckets, account.log_group_arn(log_group))
+    _tell(place, f"read by functions  {', '.join(buckets) or 'no other bucket'}")
+    click.echo(f"The role permits this, and nothing else:\n{json.dumps(document, indent=2)}")
+    if not (yes or dry_run or click.confirm("Set it up?", err=True)):
+        raise click.Abort
+    account.make_bucket(place.bucket)
+    account.make_log_group(log_group)
+    account.make_role(place.role, document)
+    if not dry_run:
+        write_profile(place.file, place.profile, place.completed())
+        click.echo(f"profile {place.profile} of {place.file} written")
+    _deploy(place, dry_run)
+    if not (dry_run or no_test):
+        from lithops_mini.cli.run import test
+
+        click.get_current_context().invoke(
+            test, config_file=str(place.file), profile=place.profile, backend=None, storage=None
+        )
+
+
+@aws.command()
+@_options
+def teardown(yes: bool, dry_run: bool, **given: Any) -> None:
+    """Remove what setup has made: functions, layers, logs, role, bucket and profile.
+
+    A bucket, a role or a log group that was there before stays. So does a bucket with objects that are not of jobs. It
+    may be run again after it was interrupted.
+
+    \b
+    Examples:
+      lithops-mini aws teardown --dry-run
+      lithops-mini aws teardown -p prod --yes
+    """
+    from lithops_mini.cli.profile_file import write_profile
+
+    place = _Place.find(**given, dry_run=dry_run)
+    functions = place.functions()
+    arn = place.options.role or place.account.role_arn(place.role)
+    found = [each for each in functions.functions() if each["Role"] == arn]
+    _tell(place, f"functions          {', '.join(each['FunctionName'] for each in found) or 'none'}")
+    if not (yes or dry_run or click.confirm("Remove them, with all logs and all that jobs have stored?", err=True)):
+        raise click.Abort
+    for each in found:
+        _say("lambda:DeleteFunction", {"FunctionName": each["FunctionName"]})
+    if not dry_run:
+        functions.delete_functions(found)
+    account = place.account
+    steps: dict[str, Callable[[], bool]] = {
+        f"log group {place.options.log_group}": lambda: account.remove_log_group(place.options.log_group),
+        f"role {place.role}": lambda: account.remove_role(place.role),
+        f"bucket {place.bucket}": lambda: account.remove_bucket(place.bucket),
+    }
+    for name, remove in steps.items():
+        if not remove():
+            click.echo(f"kept the {name}: it is not of setup's making, or holds what is not of jobs")
+    if not dry_run:
+        write_profile(place.file, place.profile, place.bared())
+        click.echo(f"profile {place.profile} of {place.file} is as before setup")
+
+
+@dataclass(frozen=True)
+class _Place:
+    """An account, a profile, and the names of what is there, or is to be."""
+
+    account: Account
+    options: AwsLambdaOptions
+    file: Path
+    profile: str
+    bucket: str
+    role: str
+    written: Mapping[str, Any]  # the profile, as it is in the file
+
+    @staticmethod
+    def find(
+        *,
+        config_file: str | None,
+        profile: str,
+        region: str | None,
+        bucket: str | None,
+        role: str | None,
+        dry_run: bool,
+    ) -> _Place:
+        from lithops_mini.cli.profile_file import read_profile
+        from lithops_mini.compute.aws_lambda import AwsLambdaOptions
+        from lithops_mini.config import load
+        from lithops_mini.config.source import LOCAL_FILE, find_file
+        from lithops_mini.runtimes.aws import Aws
+        from lithops_mini.runtimes.aws_account import Account
+
+        file = Path(find_file(config_file) or LOCAL_FILE).expanduser()
+        written = read_profile(file, profile) or {}
+        options = AwsLambdaOptions()
+        if written:
+            config = load(config_file=file, profile=profile)
+            if (config.backend, config.storage) != ("aws_lambda", "aws_s3"):
+                raise ConfigError(
+                    f"{file}, profile {profile!r}: is of {config.backend} and {config.storage}, not of aws_lambda and"
+                    " aws_s3: name another with -p"
+                )
+            options = config.compute_options
+            bucket = bucket or (config.job.storage_bucket if "storage_bucket" in written else None)
+            role = role or (options.role.rpartition("/")[2] if options.role else None)
+        options = replace(options, region=region or options.region)
+        account = Account(Aws(options), _say, dry=dry_run)
+        bucket = bucket or account.default_bucket
+        if role is None:
+            role = (bucket if bucket.startswith(_PREFIX) else f"{_PREFIX}-{bucket}")[:_LONGEST_ROLE]
+        return _Place(account, options, file, profile, bucket, role, written)
+
+    def functions(self) -> Functions:
+        from lithops_mini.compute.aws_lambda import AwsLambdaCompute
+
+        role = self.account.role_arn(self.role)
+        return AwsLambdaCompute(replace(self.options, role=role, region=self.account.region)).runtimes()
+
+    def completed(self) -> dict[str, Any]:
+        """The profile with all that jobs need."""
+        names = {"backend": "aws_lambda", "storage": "aws_s3", "storage_bucket": self.bucket}
+        aws = {**(self.written.get("aws") or {}), "region": self.account.region}
+        functions = {**(self.written.get("aws_lambda") or {}), "role": self.account.role_arn(self.role)}
+        return {**self.written, **names, "aws": aws, "aws_lambda": functions}
+
+    def bared(self) -> dict[str, Any] | None:
+        """The profile without what is gone; ``None`` if setup wrote all of it."""
+        left = {key: value for key, value in self.written.items() if key != "storage_bucket"}
+        functions = {key: value for key, value in (left.pop("aws_lambda", None) or {}).items() if key != "role"}
+        if functions:
+            left["aws_lambda"] = functions
+        alone = {"backend": "aws_lambda", "storage": "aws_s3", "aws": {"region": self.account.region}}
+        return None if not left or left == alone else left
+
+
+def _deploy(place: _Place, dry_run: bool) -> None:
+    functions = place.functions()
+    recipe = functions.recipe(())
+    if dry_run:
+        if planned := functions.planned(recipe):
+            _say("lambda:CreateFunction", planned)
+            _say("lambda:PutFunctionEventInvokeConfig", {"MaximumRetryAttempts": 0})
+        return
+    built = functions.build(recipe, lambda line: click.echo(line, err=True))
+    click.echo(f"function {built.name} {'made' if built.new else 'is there'}")
+
+
+def _tell(place: _Place, line: str) -> None:
+    account = place.account
+    for name, value in {
+        "account": f"{account.number}, as {account.caller}",
+        "region": account.region,
+        "bucket of jobs": place.bucket,
+        "role": place.role,
+        "log group": place.options.log_group,
+    }.items():
+        click.echo(f"{name:<18} {value}")
+    click.echo(line)
+
+
+def _say(action: str, parameters: Mapping[str, Any]) -> None:
+    click.echo(f"{action} {json.dumps(parameters)}")
+
+
+COMMANDS = [aws]

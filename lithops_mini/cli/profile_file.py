@@ -1,0 +1,109 @@
+"""One profile of a configuration file, written or taken out; the rest of the file stays, with its comments."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lithops_mini.config.source import read_file
+from lithops_mini.errors import ConfigError
+
+
+def read_profile(path: Path, name: str) -> dict[str, Any] | None:
+    """The profile as it is written, variables not replaced; ``None`` if there is none, or no file."""
+    if not path.exists():
+        return None
+    profiles = read_file(str(path))["profiles"] or {}
+    return dict(profiles[name] or {}) if name in profiles else None
+
+
+def write_profile(path: Path, name: str, values: Mapping[str, Any] | None) -> None:
+    """Write the profile in place of the one with this name, or at the end; ``None`` takes it out.
+
+    A new file has it as its default, and one without any profile left is removed. ``ConfigError`` for a file whose
+    profiles are not written one below the other.
+    """
+    if not path.exists():
+        if values is not None:
+            head = yaml.safe_dump({"default_profile": name})
+            _replace(path, f"{head}profiles:\n{_block(name, values, 2)}")
+        return
+    document = dict(read_file(str(path)))
+    profiles = dict(document["profiles"] or {})
+    if values is None:
+        profiles.pop(name, None)
+        if document.get("default_profile") == name:
+            del document["default_profile"]
+    else:
+        profiles[name] = dict(values)
+    if not profiles:
+        path.unlink()
+        return
+    text = path.read_text(encoding="utf-8")
+    changed = _changed(text, name, values)
+    if values is None and "default_profile" not in document:
+        changed = "".join(line for line in changed.splitlines(True) if not line.startswith("default_profile:"))
+    if _loaded(changed) != {**document, "profiles": profiles}:
+        raise ConfigError(f"{path}: cannot write the profile {name!r} there: write profiles one below the other")
+    if changed != path.read_text(encoding="utf-8"):
+        _replace(path, changed)
+
+
+def _loaded(text: str) -> Any:
+    """The document; ``None`` if it is none any more."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
+
+
+def _changed(text: str, name: str, values: Mapping[str, Any] | None) -> str:
+    lines = text.splitlines(True)
+    root = yaml.compose(text)
+    entries = {key.value: value for key, value in root.value} if isinstance(root, yaml.MappingNode) else {}
+    profiles = entries["profiles"].value if isinstance(entries.get("profiles"), yaml.MappingNode) else []
+    if not profiles:
+        return f"{text.rstrip()}\n{_block(name, values, 2)}" if values is not None else text
+    column = profiles[0][0].start_mark.column
+    places = {key.value: key.start_mark.line for key, _ in profiles}
+    start = places.get(name)
+    block = [] if values is None else [_block(name, values, column)]
+    if start is None:
+        at = _end(lines, max(places.values()), column)
+        return "".join([*lines[:at], *block, *lines[at:]])
+    return "".join([*lines[:start], *block, *lines[_end(lines, start, column) :]])
+
+
+def _end(lines: list[str], start: int, column: int) -> int:
+    """The line after the last one of the entry that begins at ``start``."""
+    end = start + 1
+    for number in range(start + 1, len(lines)):
+        stripped = lines[number].lstrip(" ")
+        if stripped.strip() and len(lines[number]) - len(stripped) <= column:
+            break
+        if stripped.strip():
+            end = number + 1
+    if not lines[end - 1].endswith("\n"):
+        lines[end - 1] += "\n"
+    return end
+
+
+def _block(name: str, values: Mapping[str, Any], column: int) -> str:
+    return textwrap.indent(yaml.safe_dump({name: dict(values)}, sort_keys=False), " " * column)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Replace the file at once; only its user may read it, since it may hold secrets."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
