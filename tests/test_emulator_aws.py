@@ -311,6 +311,19 @@ def test_what_cannot_be_deployed(functions):
     assert (status, code) == (413, "RequestEntityTooLargeException")
 
 
+def test_versions(functions):
+    name = functions.make()
+    arn = functions.client.publish_version(FunctionName=name)["FunctionArn"]
+    functions.client.update_function_code(FunctionName=name, ZipFile=zipped({"module.py": MODULE + "\ncalls = 10"}))
+    assert functions.invoke(name)["value"]["calls"] == 11
+    first = functions.invoke(name, Qualifier="1")
+    assert (first["value"]["calls"], first["ExecutedVersion"]) == (1, "1")
+    assert functions.invoke(arn)["value"]["calls"] == 2
+    functions.send(arn)
+    functions.aws.settle()
+    assert functions.invoke(arn)["value"]["calls"] == 4
+
+
 # --- concurrency
 
 
@@ -621,6 +634,27 @@ def test_the_role_of_a_function_counts(functions):
         assert "(AccessDenied)" in text
         assert f"is not authorized to perform: {action} on resource: {arn}" in text
     assert "(AccessDenied)" in attempt("get_object", Key="open/absent")  # who may not list is not told
+
+
+def test_sessions(functions):
+    aws = functions.aws
+    trust = TRUST["Statement"][0] | {"Principal": {"AWS": "*"}}
+    role = aws.role("assumed", policy(("s3:*", "*")), TRUST | {"Statement": [trust]})
+
+    def session(**options):
+        made = aws.client("sts").assume_role(RoleArn=role, RoleSessionName="mine", **options)["Credentials"]
+        return {
+            "aws_access_key_id": made["AccessKeyId"],
+            "aws_secret_access_key": made["SecretAccessKey"],
+            "aws_session_token": made["SessionToken"],
+        }
+
+    aws.client("s3", **session()).list_objects_v2(Bucket=BUCKET)
+    narrow = aws.client("s3", **session(Policy=policy(("s3:Get*", "*"))))
+    assert refused(narrow.list_objects_v2, Bucket=BUCKET)[:2] == (403, "AccessDenied")
+    narrow.get_bucket_location(Bucket=BUCKET)
+    other = session()["aws_session_token"]
+    assert refused(aws.client("s3", **session() | {"aws_session_token": other}).list_buckets)[0] == 403
 
 
 def test_conditions_and_denials(aws):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from moto.awslambda.exceptions import UnknownFunctionException
 from moto.awslambda.models import LambdaFunction, lambda_backends
 
 from lithops_mini.emulators.aws.account import ACCOUNT
@@ -82,8 +83,10 @@ def layers(region: str, arns: Iterable[str]) -> list[bytes]:
 
 def exists(function: Function) -> bool:
     """Whether the function is still there as it is described."""
-    record = lambda_backends[ACCOUNT][function.region].get_function_by_arn(function.arn)
-    return record is not None and find(function.region, function.name, function.version)[0] == function
+    try:
+        return find(function.region, function.name, function.version)[0] == function
+    except UnknownFunctionException:
+        return False
 
 
 def reserved(region: str) -> dict[str, int]:

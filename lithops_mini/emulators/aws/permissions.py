@@ -69,9 +69,11 @@ def needs(request: Request, signed: Signed) -> list[Need]:
 def check(request: Request, signed: Signed, needed: Iterable[Need]) -> None:
     """Return if all of it is permitted. ``Refused`` otherwise."""
     policies = policies_of(signed.principal)
+    own = getattr(signed.principal, "policy", None)  # of a session: it permits no more than this
     conditions = {"s3:prefix": dict(parse_qsl(request.query)).get("prefix", "")}
     for action, resource in needed:
-        if action != "sts:GetCallerIdentity" and not permits(policies, action, resource, conditions):
+        permitted = all(permits(each, action, resource, conditions) for each in (policies, [own] if own else policies))
+        if not permitted and action != "sts:GetCallerIdentity":
             where = f" on resource: {resource}" if resource else ""
             raise Refused("AccessDenied", f"User: {signed.principal.arn} is not authorized to perform: {action}{where}")
 
