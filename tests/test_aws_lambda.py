@@ -45,7 +45,7 @@ class TestContract(ComputeContract):
     @pytest.fixture
     def executor_settings(self, account: Account) -> dict[str, Any]:
         # Tags make functions of its own, so that no sandbox is warm when a test begins.
-        return account.executor(max_workers=4, max_time=30, tags={"test": os.urandom(4).hex()})
+        return account.executor(max_workers=2, max_time=30, tags={"test": os.urandom(4).hex()})
 
 
 # ---------------------------------------------------------------- on the emulator
