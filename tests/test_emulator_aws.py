@@ -307,6 +307,8 @@ def test_what_cannot_be_deployed(functions):
     name = functions.make(Layers=[layer])
     code, text = refused(functions.client.update_function_code, FunctionName=name, ZipFile=large)[1:]
     assert (code, text) == ("InvalidParameterValueException", "Unzipped size must be smaller than 262144000 bytes")
+    text = refused(functions.client.update_function_code, FunctionName=name, ZipFile=b"no zip")[2]
+    assert text == "Could not unzip uploaded file. Please check your file, then try to upload again."
     status, code, _ = refused(layers, LayerName="large", Content={"ZipFile": bytes((50 << 20) + 1)})
     assert (status, code) == (413, "RequestEntityTooLargeException")
 
@@ -634,6 +636,7 @@ def test_the_role_of_a_function_counts(functions):
         assert "(AccessDenied)" in text
         assert f"is not authorized to perform: {action} on resource: {arn}" in text
     assert "(AccessDenied)" in attempt("get_object", Key="open/absent")  # who may not list is not told
+    assert "(403)" in attempt("head_object", Key="open/absent")
 
 
 def test_sessions(functions):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -69,30 +71,44 @@ def aws(port: int, sandbox: str | None, profile_file: str | None, **given: Any) 
     """
     from lithops_mini.emulators.aws.server import Emulator, Settings
 
-    ended = threading.Event()
-    before = {number: signal.signal(number, lambda *_: ended.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     limits = Limits(**{each.name: given[each.name] for each in fields(Limits)})
     faults = Faults(**{each.name: given[each.name] for each in fields(Faults)})
     settings = Settings(port, sandbox or _best_sandbox(), limits, faults)
-    emulator = Emulator(settings, lambda line: click.echo(line, err=True))
+    with _signals() as signals:
+        emulator = Emulator(settings, lambda line: click.echo(line, err=True))
+        try:
+            keys = emulator.administrator
+            if profile_file:
+                _write_profile(Path(profile_file), emulator.url, keys.access_key_id, keys.secret_access_key)
+            click.echo(f"An emulator of AWS answers at {emulator.url}, until Ctrl-C or SIGTERM.")
+            place = {"AWS_ENDPOINT_URL": emulator.url, "AWS_DEFAULT_REGION": _REGION}
+            for name, value in {**place, **keys.variables()}.items():
+                click.echo(f"export {name}={value}")
+            for line in emulator.not_enforced:
+                click.echo(f"Not enforced: {line}.")
+            signals.read(1)
+        finally:
+            emulator.close()
+
+
+@contextmanager
+def _signals() -> Iterator[FileIO]:
+    """A file that has a byte for each SIGTERM and SIGINT.
+
+    A signal may come to any thread, and a main thread that waits for a lock would not notice.
+    """
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    wakeup = signal.set_wakeup_fd(write)
     try:
-        keys = emulator.administrator
-        if profile_file:
-            _write_profile(Path(profile_file), emulator.url, keys.access_key_id, keys.secret_access_key)
-        click.echo(f"An emulator of AWS answers at {emulator.url}, until Ctrl-C or SIGTERM.")
-        for name, value in {
-            "AWS_ENDPOINT_URL": emulator.url,
-            "AWS_DEFAULT_REGION": _REGION,
-            **keys.variables(),
-        }.items():
-            click.echo(f"export {name}={value}")
-        for line in emulator.not_enforced:
-            click.echo(f"Not enforced: {line}.")
-        ended.wait()
+        with open(read, "rb", buffering=0) as file:
+            yield file
     finally:
-        for number, handler in before.items():  # whoever asks twice does not want to wait
+        signal.set_wakeup_fd(wakeup)
+        for number, handler in before.items():
             signal.signal(number, handler)
-        emulator.close()
+        os.close(write)
 
 
 def _best_sandbox() -> str:

@@ -41,7 +41,11 @@ def check(request: Request, action: str, region: str) -> Response | None:
         )
     if "Role" in given and not permissions.trusts_lambda(given["Role"]):
         return _invalid("The role defined for the function cannot be assumed by Lambda.")
-    if _unzipped(archive) + _others(request, given, region) > UNZIPPED_LIMIT:
+    try:
+        size = _unzipped(archive) + _others(request, given, region)
+    except zipfile.BadZipFile:
+        return _invalid("Could not unzip uploaded file. Please check your file, then try to upload again.")
+    if size > UNZIPPED_LIMIT:
         return _invalid(f"Unzipped size must be smaller than {UNZIPPED_LIMIT} bytes")
     return None
 
@@ -69,11 +73,8 @@ def _others(request: Request, given: dict[str, Any], region: str) -> int:
 def _unzipped(archive: bytes) -> int:
     if not archive:
         return 0
-    try:
-        with zipfile.ZipFile(io.BytesIO(archive)) as opened:
-            return sum(member.file_size for member in opened.infolist())
-    except zipfile.BadZipFile:  # which is another error
-        return 0
+    with zipfile.ZipFile(io.BytesIO(archive)) as opened:
+        return sum(member.file_size for member in opened.infolist())
 
 
 def _invalid(text: str) -> Response:

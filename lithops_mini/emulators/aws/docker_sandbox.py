@@ -66,7 +66,7 @@ class DockerSandbox(Sandbox):
         self._client = client
         self._base = base
         self._container = ""  # its id
-        self._pid = 0
+        self._started = False
         self._peak_files: list[str] = []
         super().__init__(function, files, environment)
 
@@ -89,7 +89,6 @@ class DockerSandbox(Sandbox):
                 "LAMBDA_RUNTIME_DIR": "/var/runtime",
                 "LITHOPS_MINI_OPT": "/opt",
                 "PYTHONPATH": "/var/runtime",
-                "LANG": "C.UTF-8",
             }
         host = self._client.api.create_host_config(
             binds=[_bind(source, target) for source, target in binds.items()],
@@ -120,8 +119,8 @@ class DockerSandbox(Sandbox):
         )
         self._container = made["Id"]
         self._client.api.start(self._container)
-        self._pid = self._client.api.inspect_container(self._container)["State"]["Pid"]
-        self._peak_files = list(_peak_files(self._pid))
+        self._started = True
+        self._peak_files = list(_peak_files(self._client.api.inspect_container(self._container)["State"]["Pid"]))
 
     def ready(self) -> None:
         if self._share() < _INIT_CPUS * _PERIOD:
@@ -137,7 +136,7 @@ class DockerSandbox(Sandbox):
         return End(f"exit status {code}" if code else "")
 
     def stop(self) -> None:
-        if not self._pid:  # it was never started
+        if not self._started:
             return
         try:
             self._client.api.kill(self._container)

@@ -52,8 +52,8 @@ class Files:
         """The directory of the function's layers, one laid over the other."""
         return self._unpacked(*function.layer_zips)
 
-    def sandbox(self) -> Path:
-        """A new empty directory for one sandbox, which removes it."""
+    def empty(self) -> Path:
+        """A new directory, which is removed by who uses it."""
         return Path(tempfile.mkdtemp(dir=self.directory, prefix="sandbox-"))
 
     def _unpacked(self, *archives: bytes) -> Path:
@@ -62,12 +62,14 @@ class Files:
         )
         with self._lock:
             if not target.exists():
-                target.mkdir()
+                unfinished = self.empty()
                 for archive in archives:
                     with zipfile.ZipFile(io.BytesIO(archive)) as opened:
                         for member in opened.infolist():
-                            path = opened.extract(member, target)
+                            path = opened.extract(member, unfinished)
                             os.chmod(path, 0o755 if member.is_dir() else (member.external_attr >> 16) & 0o777 or 0o644)
+                unfinished.chmod(0o755)
+                unfinished.rename(target)
         return target
 
     def _install_runtime(self) -> Path:

@@ -43,7 +43,7 @@ class Reply:
 
 @dataclass
 class Totals:
-    """What has been counted since the start, or since it was last asked for."""
+    """What has been counted since the start."""
 
     invocations: int = 0
     errors: int = 0

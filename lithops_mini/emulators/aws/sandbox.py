@@ -51,7 +51,7 @@ class Sandbox(ABC):
         self.last_used = time.monotonic()
         self.end: End | None = None  # how the runtime has ended, once ``ended`` is set
         self.ended = threading.Event()
-        self.directory = files.sandbox()
+        self.directory = files.empty()
         self.api = RuntimeApi(function.arn)
         self._kill_lock = threading.Lock()
         self._killed = False
@@ -164,7 +164,7 @@ class Sandbox(ABC):
             "AWS_DEFAULT_REGION": function.region,
             "_HANDLER": function.handler,
             "TZ": ":UTC",
-            "LANG": "en_US.UTF-8",
+            "LANG": "C.UTF-8",
         }
 
 
@@ -184,14 +184,13 @@ class ProcessSandbox(Sandbox):
     def start(self, environment: dict[str, str]) -> None:
         task = self.files.task(self.function)
         environment |= {
-            "PATH": os.environ.get("PATH", os.defpath),
+            "PATH": f"{os.path.dirname(PYTHON)}:{os.defpath}",
             "LAMBDA_TASK_ROOT": str(task),
             "LAMBDA_RUNTIME_DIR": str(self.files.runtime),
             "LITHOPS_MINI_OPT": str(self.files.layers(self.function)),
             "PYTHONDONTWRITEBYTECODE": "1",  # as if the code could not be written
             "PYTHONPATH": str(self.files.runtime),
             "TMPDIR": str(self.directory),
-            "LANG": "C.UTF-8",
         }
         self._process = subprocess.Popen(
             [PYTHON, "-S", str(self.files.runtime / "bootstrap.py")],

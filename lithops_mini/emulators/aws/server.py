@@ -101,7 +101,11 @@ class Emulator:
         if signed.service == "lambda" and (refusal := deployments.check(request, needed[0][0], signed.region)):
             return refusal
         response = call(self._moto, request)
-        if response.status == 404 and permissions.hides_absence(request, signed):
+        if (
+            response.status == 404
+            and b"NoSuchBucket" not in response.body
+            and permissions.hides_absence(request, signed)
+        ):
             return refusals.response(request, signatures.Refused("AccessDenied", "Access Denied"))
         return response
 
