@@ -13,7 +13,16 @@ from measure import Row, machine, table
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
 BEGIN, END = "<!-- begin: make bench -->", "<!-- end: make bench -->"
-BENCHMARKS = ("many_calls", "scale", "one_call", "data_in_parts", "object_storage", "objects_in_parts", "containers")
+BENCHMARKS = (
+    "many_calls",
+    "scale",
+    "one_call",
+    "data_in_parts",
+    "object_storage",
+    "objects_in_parts",
+    "containers",
+    "aws_lambda",
+)
 
 
 def measure(name: str, options: list[str]) -> list[Row]:
