@@ -815,3 +815,12 @@ def test_a_port_that_is_taken(aws, tmp_path):
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 1
     assert ended.stderr == f"Error: port {port} cannot be used: Address already in use; choose another\n"
+
+
+def test_packages_that_are_missing():
+    program = "import sys; sys.modules['moto'] = None; from lithops_mini.cli import main; main()"
+    command = [sys.executable, "-c", program, "emulate", "aws", "--sandbox", "process"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("pip install 'lithops_mini[emulators]'\n")
+    assert ended.stderr.startswith("Error: the emulator needs packages that are not installed (")

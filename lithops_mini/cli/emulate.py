@@ -69,7 +69,12 @@ def aws(port: int, sandbox: str | None, profile_file: str | None, **given: Any) 
       lithops-mini emulate aws --profile-file aws.yaml
       lithops-mini emulate aws --crash 0.1 --seed 7
     """
-    from lithops_mini.emulators.aws.server import Emulator, Settings
+    try:
+        from lithops_mini.emulators.aws.server import Emulator, Settings
+    except ImportError as error:
+        raise ConfigError(
+            f"the emulator needs packages that are not installed ({error}): pip install 'lithops_mini[emulators]'"
+        ) from error
 
     limits = Limits(**{each.name: given[each.name] for each in fields(Limits)})
     faults = Faults(**{each.name: given[each.name] for each in fields(Faults)})
