@@ -607,6 +607,19 @@ def test_signed_urls(aws):
             assert (b"Request has expired" in error.read()) == (wrong is late)
 
 
+def test_an_object_that_is_written_and_read_at_the_same_time(aws):
+    s3 = aws.client("s3")
+    bodies = [bytes([number]) * 50_000 for number in range(8)]
+
+    def write_and_read(body):
+        for _ in range(10):
+            s3.put_object(Bucket=BUCKET, Key="busy", Body=body)
+            assert s3.get_object(Bucket=BUCKET, Key="busy")["Body"].read() in bodies
+
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        list(pool.map(write_and_read, bodies))
+
+
 # --- permissions
 
 

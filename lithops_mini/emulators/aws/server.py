@@ -31,6 +31,8 @@ from lithops_mini.runtimes.base import Tell
 OWN = "/_emulator/"
 """Paths that are no AWS's: faults, limits, state, requests."""
 
+_LOCKS = 1024
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -55,6 +57,8 @@ class Emulator:
         self._dice = Dice(given.faults)
         self._requests: Counter[str] = Counter()
         self._counting = threading.Lock()
+        # moto loses an object's bytes while the object is written again: one request at a time for each path
+        self._objects = [threading.Lock() for _ in range(_LOCKS)]
         self._moto = DomainDispatcherApplication(_service)
         self.administrator: Keys = make_administrator()
         self._plane = DataPlane(lambda function: self._sandboxes.make(function, self.url), self._dice, given.limits)
@@ -100,7 +104,8 @@ class Emulator:
             return invoke(request, signed.region, self._plane, self._queue)
         if signed.service == "lambda" and (refusal := deployments.check(request, needed[0][0], signed.region)):
             return refusal
-        response = call(self._moto, request)
+        with self._objects[hash(request.path) % _LOCKS]:
+            response = call(self._moto, request)
         if (
             response.status == 404
             and b"NoSuchBucket" not in response.body
