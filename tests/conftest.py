@@ -18,6 +18,9 @@ from hypothesis import settings
 from lithops_mini.runtimes import image
 from lithops_mini.runtimes.recipe import Recipe
 
+# The contracts are tests, although they are shipped; said before any test module imports them.
+pytest.register_assert_rewrite("lithops_mini.testing.compute", "lithops_mini.testing.storage")
+
 # How long one example takes is no promise, and on a busy machine it may be long.
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")

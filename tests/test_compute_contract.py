@@ -12,9 +12,7 @@ import pytest
 from lithops_mini import registry
 from lithops_mini.config import load
 from lithops_mini.errors import ConfigError
-
-pytest.register_assert_rewrite("lithops_mini.testing.compute")
-from lithops_mini.testing.compute import ComputeContract  # noqa: E402
+from lithops_mini.testing.compute import ComputeContract
 
 
 class TestLocalhost(ComputeContract):
