@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import click
 
-from lithops_mini.cli.files import writing
+from lithops_mini.cli.files import write_private, writing
 from lithops_mini.cli.options import Selection, config_options
 from lithops_mini.errors import ConfigError
 
@@ -56,8 +55,8 @@ def init(file: str | None, user: bool, force: bool) -> None:
     with writing(path, "name another FILE" if not user else "name a FILE instead, and it by LITHOPS_MINI_CONFIG_FILE"):
         if user:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(path, template())
-        _write(path.with_name(SCHEMA_NAME), schema_text())
+        write_private(path, template())
+        write_private(path.with_name(SCHEMA_NAME), schema_text())
     click.echo(f"Wrote {path} and its schema, {SCHEMA_NAME}.")
 
 
@@ -134,17 +133,6 @@ def validate(selection: Selection) -> None:
         )
     if wrong:
         click.get_current_context().exit(1)
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace the file; only its user may read it, since it may come to hold secrets."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 COMMANDS = [config]

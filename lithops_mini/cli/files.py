@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
@@ -47,3 +48,14 @@ def writing(path: str | os.PathLike[str], way_out: str) -> Iterator[None]:
         else:
             why = (error.strerror or str(error)).lower()
         raise LithopsMiniError(f"cannot write {os.fspath(path)}: {why}; {way_out}") from error
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace the file at once; only its user may read it, since it may come to hold secrets."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            file.write(text)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

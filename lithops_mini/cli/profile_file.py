@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from lithops_mini.cli.files import write_private
 from lithops_mini.config.source import read_file
 from lithops_mini.errors import ConfigError
 
@@ -30,8 +30,9 @@ def write_profile(path: Path, name: str, values: Mapping[str, Any] | None) -> No
     """
     if not path.exists():
         if values is not None:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             head = yaml.safe_dump({"default_profile": name})
-            _replace(path, f"{head}profiles:\n{_block(name, values, 2)}")
+            write_private(path, f"{head}profiles:\n{_block(name, values, 2)}")
         return
     document = dict(read_file(str(path)))
     profiles = dict(document["profiles"] or {})
@@ -51,7 +52,7 @@ def write_profile(path: Path, name: str, values: Mapping[str, Any] | None) -> No
     if _loaded(changed) != {**document, "profiles": profiles}:
         raise ConfigError(f"{path}: cannot write the profile {name!r} there: write profiles one below the other")
     if changed != path.read_text(encoding="utf-8"):
-        _replace(path, changed)
+        write_private(path, changed)
 
 
 def _loaded(text: str) -> Any:
@@ -95,15 +96,3 @@ def _end(lines: list[str], start: int, column: int) -> int:
 
 def _block(name: str, values: Mapping[str, Any], column: int) -> str:
     return textwrap.indent(yaml.safe_dump({name: dict(values)}, sort_keys=False), " " * column)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Replace the file at once; only its user may read it, since it may hold secrets."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

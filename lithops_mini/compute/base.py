@@ -109,4 +109,4 @@ class ComputeBackend(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Stop everything that runs and remove everything that was started. May be called again."""
+        """Stop what runs, if the platform can, and remove everything that was started. May be called again."""
