@@ -405,6 +405,31 @@ def test_limits_that_change(small, tmp_path):
     assert small.aws.own("limits", "PUT", concurrency=4) == limits
 
 
+def test_what_the_account_may_have(small):
+    def told():
+        found = small.client.get_account_settings()
+        limit = found["AccountLimit"]
+        return limit["ConcurrentExecutions"], limit["UnreservedConcurrentExecutions"], found["AccountUsage"]
+
+    small.aws.own("requests", "DELETE")
+    *limits, before = told()
+    assert limits == [4, 4]
+    assert small.aws.own("requests") == {"lambda:GetAccountSettings": 1}
+    name = small.make()
+    size = small.client.get_function(FunctionName=name)["Configuration"]["CodeSize"]
+    small.client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=3)
+    assert small.aws.own("limits", "PUT", concurrency=10)["concurrency"] == 10
+    count, total = before["FunctionCount"], before["TotalCodeSize"]
+    assert told() == (10, 7, {"FunctionCount": count + 1, "TotalCodeSize": total + size})
+    small.client.delete_function(FunctionName=name)
+    small.aws.own("limits", "PUT", concurrency=4)
+    assert told() == (4, 4, before)
+    nobody = small.aws.client("lambda", **small.aws.user("nobody", policy(("s3:*", "*"))))
+    status, code, text = refused(nobody.get_account_settings)
+    assert (status, code) == (403, "AccessDeniedException")
+    assert "lambda:GetAccountSettings" in text
+
+
 def test_unused_sandboxes_are_removed(small):
     gone(small.invoke(small.make())["value"]["pid"])
     small.aws.settle()

@@ -99,6 +99,12 @@ def reserved(region: str) -> dict[str, int]:
     }
 
 
+def deployed(region: str) -> tuple[int, int]:
+    """How many functions a region has, and the bytes of their zips."""
+    functions = list(lambda_backends[ACCOUNT][region].list_functions())
+    return len(functions), sum(int(each.code_size) for each in functions)
+
+
 def event_config(record: LambdaFunction) -> Mapping[str, Any]:
     """What is configured for asynchronous invocations of the function; empty if nothing is."""
     backend = lambda_backends[ACCOUNT][record.region]

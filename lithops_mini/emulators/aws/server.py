@@ -15,7 +15,7 @@ from flask import Flask
 from moto.core.config import default_user_config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-from lithops_mini.emulators.aws import deployments, permissions, refusals, signatures
+from lithops_mini.emulators.aws import account_settings, deployments, permissions, refusals, signatures
 from lithops_mini.emulators.aws.account import Keys, make_administrator
 from lithops_mini.emulators.aws.events import EventQueue
 from lithops_mini.emulators.aws.faults import Dice
@@ -102,6 +102,8 @@ class Emulator:
             return refusals.response(request, error)
         if signed.service == "lambda" and is_invocation(request):
             return invoke(request, signed.region, self._plane, self._queue)
+        if ("lambda:GetAccountSettings", None) in needed:
+            return account_settings.describe(signed.region, self._plane.limits)
         if signed.service == "lambda" and (refusal := deployments.check(request, needed[0][0], signed.region)):
             return refusal
         with self._objects[hash(request.path) % _LOCKS]:
