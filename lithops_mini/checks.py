@@ -82,6 +82,10 @@ def _isolated_check(function: Callable[[Bench], None]) -> Callable[[Bench], None
     return _check(function, "isolates")
 
 
+def _stopping_check(function: Callable[[Bench], None]) -> Callable[[Bench], None]:
+    return _check(function, "stops")
+
+
 def _composing_check(function: Callable[[Bench], None]) -> Callable[[Bench], None]:
     return _check(function, "composes")
 
@@ -338,7 +342,7 @@ def timeout(bench: Bench) -> None:
     _expect_true("it was not stopped but ran to its end", time.monotonic() - began < _LONG)
 
 
-@_isolated_check
+@_stopping_check
 def cancel(bench: Bench) -> None:
     """A running call that is cancelled is stopped, and its worker does the next one."""
     prefix = f"{bench.prefix}cancel/"

@@ -16,6 +16,7 @@ from lithops_mini.records import VERIFY_PREFIX
 # Why a check does not apply to a backend that says it has not what the check needs.
 _LACKS = {
     "isolates": "calls of the {} backend run in the client's own process",
+    "stops": "the {} backend cannot stop a call that runs",
     "composes": "functions on the {} backend cannot start executors of their own",
 }
 

@@ -39,7 +39,6 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
 
 
 class TestContract(ComputeContract):
-    stops: ClassVar[bool] = False
     lends: ClassVar[bool] = False
     many: ClassVar[int] = 20
     timeout: ClassVar[float] = 6.0  # the SDK is imported in a sandbox's first call that needs storage

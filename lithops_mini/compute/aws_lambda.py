@@ -98,6 +98,7 @@ class AwsLambdaCompute(ComputeBackend):
     shared_sections: ClassVar[Mapping[str, type[Any]]] = {"aws": AwsOptions}
     max_payload: ClassVar[int] = MAX_MESSAGE
     max_reply: ClassVar[int] = MAX_MESSAGE
+    stops: ClassVar[bool] = False  # AWS stops nothing that runs, whoever asks
     composes: ClassVar[bool] = False  # a function has the worker only, and its role may not invoke
 
     def __init__(self, options: AwsLambdaOptions) -> None:

@@ -16,18 +16,27 @@ from lithops_mini.errors import ConfigError
 from lithops_mini.storage.base import WorkerNeeds
 
 if TYPE_CHECKING:
+    from lithops_mini.compute.inbox import Inbox
     from lithops_mini.runtimes.base import Runtimes
 
 
 class Activation:
     """One message in flight: how its sender has calls of it stopped, and learns of some while others still run."""
 
-    def __init__(self, deliver: Callable[[bytes], None] | None = None, *, memory: int | None = None) -> None:
+    def __init__(
+        self,
+        deliver: Callable[[bytes], None] | None = None,
+        *,
+        memory: int | None = None,
+        timeout: float | None = None,
+    ) -> None:
         """``deliver(reply)`` takes a reply about some of the calls; ``None``: one reply about all is wanted.
-        ``memory``: bytes that a call may hold; ``None``: what the backend gives.
+        ``memory``: bytes that a call may hold; ``None``: what the backend gives. ``timeout``: seconds a call may run;
+        ``None``: as long as the backend lets it.
         """
         self.deliver = deliver  # for the backend, before invoke() returns a reply about the other calls
         self.memory = memory
+        self.timeout = timeout
         self._lock = threading.Lock()
         self._stopped: frozenset[int] = frozenset()
         self._stop: Callable[[frozenset[int]], None] | None = None
@@ -62,7 +71,8 @@ class ComputeBackend(ABC):
     max_reply: ClassVar[int]  # bytes of one reply
     shares_files: ClassVar[bool] = False  # workers see this machine's files under the same paths
     shows_output: ClassVar[bool] = False  # it logs what calls print, at DEBUG, while they run
-    isolates: ClassVar[bool] = True  # a call that kills its process does not kill ours, and can be stopped
+    isolates: ClassVar[bool] = True  # a call that kills its process does not kill ours
+    stops: ClassVar[bool] = True  # a call that runs can be stopped from here, be it by closing the backend
     composes: ClassVar[bool] = True  # functions can start executors of their own
 
     @property
@@ -83,6 +93,9 @@ class ComputeBackend(ABC):
         A backend that can stop calls of a message in flight says how by ``activation.stoppable``; the reply then has
         their outcome. Raises ``InvocationError`` with a reason.
         """
+
+    def use_inbox(self, inbox: Inbox) -> None:  # noqa: B027 - most services answer
+        """Replies may come by this way too. Called once, before ``deploy``, if workers reach the storage it is in."""
 
     @abstractmethod
     def deploy(self, needs: WorkerNeeds) -> None:

@@ -73,6 +73,10 @@ class Trace:
         assert all(call < calls for call in begun)
         return [begun.count(call) for call in range(calls)]
 
+    def beating(self) -> int:
+        """How many calls that beat have begun."""
+        return len({key.partition(".")[0] for key in self.left("beat/")})
+
     def is_still(self) -> bool:
         """Whether no call has left anything for a while in which one that beats must have."""
         before = self.left()
@@ -82,9 +86,6 @@ class Trace:
 
 class ComputeContract:
     """Every promise of ``lithops_mini.compute.base``, and what jobs promise that a backend takes part in."""
-
-    stops: ClassVar[bool] = True
-    """Whether running calls can be stopped from here, be it by closing the backend."""
 
     limits_memory: ClassVar[bool] = True
     """Whether a worker that holds more than ``runtime_memory`` is stopped."""
@@ -103,6 +104,9 @@ class ComputeContract:
 
     timeout: ClassVar[float] = 1.0
     """Seconds in which a call of a cold worker has opened its storage and ended."""
+
+    left_running: ClassVar[float] = 5.0
+    """The timeout of calls that run on when they should be stopped, where ``stops`` of the backend is false."""
 
     promptly: ClassVar[float] = 15.0
     """Seconds in which what is stopped, or has died, must be over."""
@@ -167,9 +171,9 @@ class ComputeContract:
             pytest.skip("the backend says that its calls run in this process (isolates = False)")
 
     @pytest.fixture
-    def stoppable(self, isolated: None) -> None:  # noqa: ARG002
-        if not self.stops:
-            pytest.skip("the backend cannot stop a running call (stops = False)")
+    def stoppable(self, kind: type[ComputeBackend]) -> None:
+        if not kind.stops:
+            pytest.skip("the backend says that it cannot stop a call that runs (stops = False)")
 
     # ---------------------------------------------------------------- messages
 
@@ -491,20 +495,28 @@ class ComputeContract:
         backend.deploy(needs)
         other.deploy(needs)
         count = min(backend.concurrency, self.together)
-        payload = messages.payload(_beating(trace.prefix), [0], inject=["storage"])
+        timeout = None if backend.stops else self.left_running
+        payload = messages.payload(_beating(trace.prefix), [0, 1], inject=["storage"], timeout=timeout)
         with ThreadPoolExecutor(count) as pool:
             sent = [pool.submit(backend.invoke, payload, Activation()) for _ in range(count)]
-            _until(lambda: len({key.partition(".")[0] for key in trace.left("beat/")}) == count, "all run", *sent)
+            _until(lambda: trace.beating() == count, "all run", *sent)
             began = time.monotonic()
             backend.close()
             for future in sent:
                 with pytest.raises(InvocationError):
                     future.result(LONG)
         assert time.monotonic() - began < self.promptly
-        assert not self.stops or trace.is_still()
+        self._see_the_end(backend, trace, began)
+        assert trace.beating() == count
         assert messages.values(other.invoke(messages.payload(abs, [-1]), Activation())) == [1]
         other.close()
         assert _children() <= children
+
+    def _see_the_end(self, backend: ComputeBackend, trace: Trace, closed: float) -> None:
+        """What ran when the backend was closed has ended; where nothing can stop it, by its timeout."""
+        while not (still := trace.is_still()) and not backend.stops:
+            assert time.monotonic() - closed < self.left_running + self.promptly
+        assert still
 
     # ================================================================ jobs: exact attempts
 
@@ -593,7 +605,7 @@ class ComputeContract:
         running = min(backend.concurrency, 16)
         waiting = 3 if backend.concurrency <= 16 else 0
         futures = executor.map(_beating(trace.prefix), range(running + waiting), chunksize=1)
-        _until(lambda: len({key.partition(".")[0] for key in trace.left("beat/")}) == running, "they run")
+        _until(lambda: trace.beating() == running, "they run")
         began = time.monotonic()
         for future in reversed(futures):
             assert future.cancel()
@@ -601,18 +613,23 @@ class ComputeContract:
         assert executor.get_result(executor.map(abs, [-1, -2])) == [1, 2]
         assert time.monotonic() - began < self.promptly
         assert trace.is_still()
-        assert len({key.partition(".")[0] for key in trace.left("beat/")}) == running
+        assert trace.beating() == running
 
     @pytest.mark.usefixtures("isolated")
-    def test_shutting_down_ends_what_runs(self, executor: FunctionExecutor, trace: Trace) -> None:
+    def test_shutting_down_ends_what_runs(
+        self, executor: FunctionExecutor, backend: ComputeBackend, trace: Trace
+    ) -> None:
         children = _children()
-        futures = executor.map(_beating(trace.prefix), range(3), chunksize=1)
-        _until(lambda: trace.left("beat/"), "a call runs")
+        running = min(backend.concurrency, self.together)
+        timeout = None if backend.stops else self.left_running
+        futures = executor.map(_beating(trace.prefix), range(running + 3), chunksize=1, timeout=timeout)
+        _until(lambda: trace.beating() >= running, "they run")
         began = time.monotonic()
         executor.shutdown(wait=False)
         assert time.monotonic() - began < self.promptly
         assert all(future.cancelled() for future in futures)
-        assert not self.stops or trace.is_still()
+        self._see_the_end(backend, trace, began)
+        assert backend.concurrency > running or trace.beating() == running
         assert _children() <= children
 
     # ---------------------------------------------------------------- jobs: many, and what travels
