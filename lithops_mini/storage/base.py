@@ -137,6 +137,9 @@ class StorageBackend(ABC):
         """What workers must have to read all objects, and to write those of jobs in ``bucket``, which exists."""
         return WorkerNeeds()
 
+    def prepare(self) -> None:  # noqa: B027 - most backends have nothing to do
+        """Do what the first request would have to do before it is sent, as importing an SDK. Another time is fine."""
+
     def requests(self) -> Requests | None:
         """The requests this backend has sent so far; ``None`` if it has no service that would charge for them."""
         return None

@@ -1,8 +1,8 @@
 """What the storage backends of the S3 family share: the calls of the protocol, through the client of an SDK.
 
-A backend adds where the service is and where its credentials come from. The SDK is imported when the first request is
-made. It signs, keeps connections and repeats requests that failed for a reason that passes; the only repetition here is
-going on with a body whose connection was lost.
+A backend adds where the service is and where its credentials come from. The SDK is imported by ``prepare``, or when the
+first request is made. It signs, keeps connections and repeats requests that failed for a reason that passes; the only
+repetition here is going on with a body whose connection was lost.
 """
 
 from __future__ import annotations
@@ -285,6 +285,9 @@ class S3Storage(StorageBackend):
             kind = "puts" if request.method in ("PUT", "POST") or operation.startswith("List") else "gets"
         with self._counting:
             self._sent[kind] += 1
+
+    def prepare(self) -> None:
+        self._client()
 
     def close(self) -> None:
         with self._lock:

@@ -39,7 +39,7 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 class Job:
     """What the calls of one job share in this process: settings, function, storage."""
 
-    def __init__(self, header: dict[str, Any], directory: str | None) -> None:
+    def __init__(self, header: dict[str, Any], directory: str | None, opening: Callable[[bool], object]) -> None:
         self.id: str = header["job"]
         self.bucket: str = header["bucket"]
         self.inline: int = header["inline"]
@@ -51,6 +51,7 @@ class Job:
         self._storage_options: dict[str, Any] = header["storage_options"]
         self._storage: StorageBackend | None = None
         self._directory = directory
+        self._opening = opening
         self._function: Callable[..., Any] | None = None
         self._sources: dict[str, str] = {}
         self.cpu = (0.0, 0.0)  # user and system seconds of this process when the last call ended
@@ -65,8 +66,14 @@ class Job:
         if not self._storage_name:
             raise ConfigError("this needs the storage, and the workers do not reach that of the client's machine")
         if self._storage is None:
-            backend = registry.find("storage", self._storage_name)
-            self._storage = backend(backend.Options(**self._storage_options))
+            self._opening(True)
+            try:
+                kind = registry.find("storage", self._storage_name)
+                storage: StorageBackend = kind(kind.Options(**self._storage_options))
+                storage.prepare()
+                self._storage = storage
+            finally:
+                self._opening(False)
         return self._storage
 
     def function(self, inline_code: memoryview) -> Callable[..., Any]:
@@ -299,9 +306,12 @@ def encode_failure(name: str, message: str, text: str = "", user_line: str = "",
 class Jobs:
     """The jobs this process has seen: messages of one job have one header, so it is read once."""
 
-    def __init__(self, directory: str | None) -> None:
-        """``directory`` takes unpacked modules; ``None`` in the client's process, which has them."""
+    def __init__(self, directory: str | None, opening: Callable[[bool], object] = lambda _: None) -> None:
+        """``directory`` takes unpacked modules; ``None`` in the client's process, which has them. ``opening`` is called
+        with ``True`` before a storage is opened and with ``False`` after: that is no part of a call's time.
+        """
         self._directory = directory
+        self._opening = opening
         self._jobs: OrderedDict[bytes, Job] = OrderedDict()
         self._cold = True
 
@@ -345,7 +355,7 @@ class Jobs:
                     f"this worker speaks version {wire.VERSION} of the messages, the client {fields['version']}:"
                     " rebuild the runtime with the client's lithops_mini"
                 )
-            job = self._jobs[header] = Job(fields, self._directory)
+            job = self._jobs[header] = Job(fields, self._directory, self._opening)
             # A function used by the job before is kept warm; what was used long ago must not hold memory for ever.
             for other in self._jobs.values():
                 if other.code["sha256"] == job.code["sha256"]:

@@ -11,6 +11,8 @@ from lithops_mini import wire
 HEAD = Struct("<QdQ")
 ENDLESS = 1 << 62  # more bytes than there are
 READY = b"R"
+# What the bell says: there is something to read, or nothing more to wait for; a storage is being opened.
+BELL, OPENING = b"!", b"O"
 
 # Of a call's output the first and the last bytes are kept.
 LOG_HEAD, LOG_TAIL = 16 << 10, 48 << 10

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lithops_mini.errors import InvocationError, Reason
-from lithops_mini.worker.pipe import HEAD, READY
+from lithops_mini.worker.pipe import HEAD, OPENING, READY
 
 # Longer than any interpreter needs to start, in seconds.
 _START_LIMIT = 60.0
@@ -34,6 +34,7 @@ class RunnerProcess:
         """``directory`` is private and takes unpacked modules. ``InvocationError`` if ``python`` cannot be started."""
         self.buffer = bytearray()  # what drain() has read and nobody has taken
         self.hung_up: float | None = None  # monotonic: when nobody was left that could write outcomes
+        self.opening: float | None = None  # monotonic: when it began to open a storage, which it still does
         messages, self._messages = os.pipe()
         self._outcomes, outcomes = os.pipe()
         self._bell, bell = os.pipe()
@@ -109,7 +110,9 @@ class RunnerProcess:
                 self.hung_up = time.monotonic()
             elif descriptor in (self._bell, self._wake_read):
                 with contextlib.suppress(BlockingIOError):
-                    os.read(descriptor, 4096)
+                    heard = os.read(descriptor, 4096)
+                    if descriptor == self._bell:
+                        self.opening = time.monotonic() if heard.endswith(OPENING) else None
         if self.buffer:
             self._poller.unregister(self._outcomes)
 

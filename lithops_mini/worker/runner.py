@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from lithops_mini import wire
 from lithops_mini.worker.call import Jobs
-from lithops_mini.worker.pipe import HEAD, LOG_HEAD, LOG_TAIL, READY, shorten
+from lithops_mini.worker.pipe import BELL, HEAD, LOG_HEAD, LOG_TAIL, OPENING, READY, shorten
 
 # Where the output file is positioned while nobody writes to it. Being appended to, it can be positioned anywhere, and
 # whatever writes to it moves the position.
@@ -49,9 +49,9 @@ class Outcomes:
         while left:
             left = left[os.write(self._outcomes, left) :]
 
-    def ring(self) -> None:
+    def ring(self, sound: bytes = BELL) -> None:
         with contextlib.suppress(BlockingIOError):  # a full bell has been ringing all along
-            os.write(self._bell, b"!")
+            os.write(self._bell, sound)
         self._untold = 0
 
 
@@ -164,8 +164,8 @@ def main(messages: int, outcomes: int, bell: int, lifeline: int, directory: str)
     for descriptor in (messages, outcomes, bell, lifeline):
         os.set_inheritable(descriptor, False)
     faulthandler.enable(2)
-    jobs, output = Jobs(directory), Output()
-    out = Outcomes(outcomes, bell)
+    out, output = Outcomes(outcomes, bell), Output()
+    jobs = Jobs(directory, lambda begins: out.ring(OPENING if begins else BELL))
     os.write(outcomes, READY)
     out.ring()
     while head := _read(messages, HEAD.size):

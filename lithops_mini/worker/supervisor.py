@@ -31,6 +31,8 @@ _HUNG_UP = 1.0
 # After this long, in seconds, what is known of a message is delivered, and what has not begun of it is given back: a
 # call that turns out to be slow does not hold up those that happened to travel with it.
 _PATIENCE = 0.25
+# The clock of a call stands still while the runner opens a storage, but not for longer than this, in seconds.
+_OPENING = 60.0
 # Output of a running call beyond this is dropped, all but its head, in bytes.
 _LOG_LIMIT = 8 << 20
 
@@ -214,7 +216,10 @@ class Supervisor:
         left = _TICK
         if message.timeout is not None:
             left = min(left, message.began + message.timeout - time.monotonic())
+        before = time.monotonic()
         runner.wait(left)
+        if runner.opening is not None and (now := time.monotonic()) - runner.opening < _OPENING:
+            message.began += now - before
         ended = runner.exited()
         late = time.monotonic() > message.deadline
         runner.drain()
