@@ -182,7 +182,7 @@ class Functions:
 
     def __init__(self, aws: Emulated) -> None:
         self.aws = aws
-        self.role = aws.role("worker", policy(("s3:*", "*")))
+        self.role = aws.role("worker", policy((["s3:*", "logs:*"], "*")))
         self.client = aws.client("lambda")
 
     def make(self, module: str = MODULE, **options: Any) -> str:

@@ -22,6 +22,7 @@ class Account:
     def __init__(self, aws: Emulated) -> None:
         self.aws = aws
         self.role = aws.role("functions", json.dumps(policy(BUCKET, [], LOG_GROUP)))
+        aws.client("logs").create_log_group(logGroupName=LOG_GROUP.rpartition(":")[2])
 
     def executor(self, **more: Any) -> dict[str, Any]:
         """Arguments of ``function_executor``."""

@@ -34,12 +34,44 @@ class Function:
     entry_point: tuple[str, ...]
     directory: str
     layers: tuple[str, ...]  # digests, in the order in which they are laid over each other
+    log_group: str
     zip: bytes = field(compare=False, repr=False)
     layer_zips: tuple[bytes, ...] = field(compare=False, repr=False)
 
     @property
-    def log_group(self) -> str:
-        return f"/aws/lambda/{self.name}"
+    def log_streams(self) -> str:
+        """What the names of its log streams have after the date: its own name too, unless the group has that."""
+        own = self.log_group == default_log_group(self.name)
+        return f"{'' if own else self.name}[{self.version}]"
+
+
+def default_log_group(name: str) -> str:
+    """The group that a function's log goes to if its configuration names none."""
+    return f"/aws/lambda/{name}"
+
+
+def keep_logging() -> None:
+    """Have moto's records of functions keep and tell their ``LoggingConfig``, of which moto knows nothing."""
+    kind: Any = LambdaFunction
+    begin, update, tell = kind.__init__, kind.update_configuration, kind.get_configuration
+
+    def keep(record: LambdaFunction, given: Mapping[str, Any]) -> None:
+        if "LoggingConfig" in given:
+            record.logs_group_name = given["LoggingConfig"].get("LogGroup") or default_log_group(record.function_name)
+
+    def begin_keeping(record: LambdaFunction, account_id: str, spec: dict[str, Any], *more: Any, **named: Any) -> None:
+        begin(record, account_id, spec, *more, **named)
+        keep(record, spec)
+
+    def update_keeping(record: LambdaFunction, changes: dict[str, Any]) -> Any:
+        keep(record, changes)
+        return update(record, changes)
+
+    def tell_all(record: LambdaFunction, *more: Any, **named: Any) -> dict[str, Any]:
+        logging = {"LogFormat": "Text", "LogGroup": record.logs_group_name}
+        return {**tell(record, *more, **named), "LoggingConfig": logging}
+
+    kind.__init__, kind.update_configuration, kind.get_configuration = begin_keeping, update_keeping, tell_all
 
 
 def find(region: str, name: str, qualifier: str | None) -> tuple[Function, LambdaFunction]:
@@ -68,6 +100,7 @@ def find(region: str, name: str, qualifier: str | None) -> tuple[Function, Lambd
         entry_point=tuple(image.entry_point),
         directory=image.working_directory or "",
         layers=tuple(layer.code_sha_256 for layer in layers if layer),
+        log_group=record.logs_group_name,
         zip=b"" if is_image else record.code_bytes,
         layer_zips=tuple(layer.code_bytes for layer in layers if layer),
     )

@@ -6,8 +6,9 @@ import secrets
 import threading
 import time
 
-from moto.logs.models import logs_backends
+from moto.logs.models import LogStream, logs_backends
 
+from lithops_mini.emulators.aws import permissions
 from lithops_mini.emulators.aws.account import ACCOUNT
 from lithops_mini.emulators.aws.functions import Function
 
@@ -15,13 +16,18 @@ TAIL = 4096
 """Bytes of the log that come with a reply, if they are asked for."""
 
 
+_making = threading.Lock()  # groups and streams
+
+
 class Log:
-    """The log stream of one sandbox."""
+    """The log stream of one sandbox, in its function's group: written as far as the function's role permits it."""
 
     def __init__(self, function: Function) -> None:
         self._backend = logs_backends[ACCOUNT][function.region]
         self._group = function.log_group
-        self._stream = f"{time.strftime('%Y/%m/%d')}/[{function.version}]{secrets.token_hex(16)}"
+        self._role = function.role
+        self._stream = f"{time.strftime('%Y/%m/%d', time.gmtime())}/{function.log_streams}{secrets.token_hex(16)}"
+        self._arn = f"arn:aws:logs:{function.region}:{ACCOUNT}:log-group:{self._group}:log-stream"
         self._lock = threading.Lock()
         self._partial = b""
         self._tail = b""
@@ -56,10 +62,27 @@ class Log:
             return self._tail
 
     def _put(self, lines: list[bytes]) -> None:
-        if not lines:
+        if not lines or not self._is_there() or not self._may("PutLogEvents", self._stream):
             return
-        self._backend.ensure_log_group(self._group)  # also after a user has deleted it
-        self._backend.ensure_log_stream(self._group, self._stream)
         now = int(time.time() * 1000)
         events = [{"timestamp": now, "message": line.decode(errors="replace")} for line in lines]
         self._backend.put_log_events(self._group, self._stream, events)
+
+    def _is_there(self) -> bool:
+        """Make group and stream if they are missing, be it that a user has deleted them; whether they are there."""
+        with _making:
+            if self._group not in self._backend.groups:
+                if not self._may("CreateLogGroup", ""):
+                    return False
+                self._backend.ensure_log_group(self._group)
+            group = self._backend.groups[self._group]
+            if self._stream not in group.streams:
+                if not self._may("CreateLogStream", self._stream):
+                    return False
+                # Another dictionary: somebody may be going through this one.
+                group.streams = {**group.streams, self._stream: LogStream(group, self._stream)}
+            return True
+
+    def _may(self, action: str, stream: str) -> bool:
+        policies = permissions.role_policies(self._role)
+        return permissions.permits(policies, f"logs:{action}", f"{self._arn}:{stream}", {})
