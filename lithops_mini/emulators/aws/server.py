@@ -20,7 +20,7 @@ from lithops_mini.emulators.aws.account import Keys, make_administrator
 from lithops_mini.emulators.aws.events import EventQueue
 from lithops_mini.emulators.aws.faults import Dice
 from lithops_mini.emulators.aws.front import Front, Request, Response, call
-from lithops_mini.emulators.aws.functions import Function
+from lithops_mini.emulators.aws.functions import Function, keep_logging
 from lithops_mini.emulators.aws.invocations import invoke, is_invocation
 from lithops_mini.emulators.aws.lambda_data_plane import DataPlane
 from lithops_mini.emulators.aws.sandboxes import Sandboxes
@@ -54,6 +54,7 @@ class Emulator:
         self._sandboxes = Sandboxes(given.sandbox, tell)
         _allow_many_files()
         default_user_config["iam"]["load_aws_managed_policies"] = True
+        keep_logging()
         self._dice = Dice(given.faults)
         self._requests: Counter[str] = Counter()
         self._counting = threading.Lock()
