@@ -41,7 +41,6 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
 class TestContract(ComputeContract):
     lends: ClassVar[bool] = False
     many: ClassVar[int] = 20
-    timeout: ClassVar[float] = 6.0  # the SDK is imported in a sandbox's first call that needs storage
 
     @pytest.fixture
     def executor_settings(self, account: Account) -> dict[str, Any]:

@@ -102,9 +102,6 @@ class ComputeContract:
     many: ClassVar[int] = 60
     """How many jobs are run one after the other."""
 
-    timeout: ClassVar[float] = 1.0
-    """Seconds in which a call of a cold worker has opened its storage and ended."""
-
     left_running: ClassVar[float] = 5.0
     """The timeout of calls that run on when they should be stopped, where ``stops`` of the backend is false."""
 
@@ -581,8 +578,8 @@ class ComputeContract:
     def test_a_timeout_is_one_calls_failure(self, executor: FunctionExecutor, trace: Trace) -> None:
         function = _planned(trace.prefix, {1: ["sleep"] * 9})
         began = time.monotonic()
-        values = executor.get_result(executor.map(function, range(4), timeout=self.timeout), throw_except=False)
-        assert time.monotonic() - began < self.timeout + 2 * self.promptly
+        values = executor.get_result(executor.map(function, range(4), timeout=1.0), throw_except=False)
+        assert time.monotonic() - began < 1.0 + 2 * self.promptly
         assert type(values[1]) is CallTimeout
         assert values[:1] + values[2:] == [0, 20, 30]
         assert trace.attempts(4) == [1] * 4
