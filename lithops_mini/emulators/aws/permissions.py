@@ -24,6 +24,7 @@ from lithops_mini.emulators.aws.signatures import Refused, Signed
 Need = tuple[str, str | None]
 """An action, and the ARN of the resource; ``None``: which it is does not count."""
 
+_FORM = "application/x-www-form-urlencoded"
 # Subresources of buckets and objects whose actions are not named as all others are.
 _BUCKET_ACTIONS = {
     ("GET", "uploads"): "ListBucketMultipartUploads",
@@ -51,6 +52,13 @@ _SUBRESOURCES = {
 _VERBS = {"GET": "Get", "HEAD": "Get", "PUT": "Put", "DELETE": "Delete"}
 _RENAMED = {"lambda:Invoke": "lambda:InvokeFunction"}
 
+# What it takes, besides, to make something that has tags.
+_TAGGING = {
+    "iam:CreateRole": "iam:TagRole",
+    "lambda:CreateFunction": "lambda:TagResource",
+    "logs:CreateLogGroup": "logs:TagResource",
+}
+
 
 def needs(request: Request, signed: Signed) -> list[Need]:
     """Every permission that the request takes."""
@@ -59,6 +67,8 @@ def needs(request: Request, signed: Signed) -> list[Need]:
     operation = _operation(request, signed.service)
     action = f"{signed.service}:{operation}"
     found: list[Need] = [(_RENAMED.get(action, action), None)]
+    if action in _TAGGING and _gives_tags(request):
+        found.append((_TAGGING[action], None))
     if operation in ("CreateFunction", "UpdateFunctionConfiguration"):
         body = json.loads(request.body)
         found += [("iam:PassRole", body["Role"])] if "Role" in body else []
@@ -212,11 +222,18 @@ def _object_action(method: str, query: Mapping[str, str]) -> str:
     return {"GET": "GetObject", "HEAD": "GetObject", "DELETE": "DeleteObject"}.get(method, "PutObject")
 
 
+def _gives_tags(request: Request) -> bool:
+    if request.headers.get("Content-Type", "").startswith(_FORM):
+        return any(name.startswith("Tags.member.") for name, _ in parse_qsl(request.body.decode()))
+    given = json.loads(request.body)
+    return bool(given.get("Tags") or given.get("tags"))
+
+
 def _operation(request: Request, service: str) -> str:
     """The name of the operation in the service's model."""
     if target := request.headers.get("X-Amz-Target"):
         return target.rpartition(".")[2]
-    if request.headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded"):
+    if request.headers.get("Content-Type", "").startswith(_FORM):
         return dict(parse_qsl(request.body.decode())).get("Action", "")
     for method, pattern, name in _routes(service):
         if method == request.method and pattern.fullmatch(request.path.rstrip("/")):

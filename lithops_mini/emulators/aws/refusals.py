@@ -20,7 +20,12 @@ _JSON_CODES = {
 }
 _S3_CODES = {"MissingAuthenticationToken": "AccessDenied"}  # who is nobody may do nothing
 _QUERY_CODES = {"InvalidAccessKeyId": "InvalidClientTokenId"}
-_STATUS = {"XAmzContentSHA256Mismatch": 400, "IncompleteSignature": 400, "UnknownOperationException": 404}
+_STATUS = {
+    "XAmzContentSHA256Mismatch": 400,
+    "IncompleteSignature": 400,
+    "InsufficientCapabilitiesException": 400,
+    "UnknownOperationException": 404,
+}
 
 
 def response(request: Request, error: Refused) -> Response:

@@ -7,7 +7,7 @@ import os
 import resource
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from flask import Flask
 from moto.core.config import default_user_config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-from lithops_mini.emulators.aws import account_settings, deployments, permissions, refusals, signatures
+from lithops_mini.emulators.aws import account_settings, deployments, permissions, refusals, signatures, stacks
 from lithops_mini.emulators.aws.account import Keys, make_administrator
 from lithops_mini.emulators.aws.events import EventQueue
 from lithops_mini.emulators.aws.faults import Dice
@@ -54,6 +54,7 @@ class Emulator:
         self._sandboxes = Sandboxes(given.sandbox, tell)
         _allow_many_files()
         default_user_config["iam"]["load_aws_managed_policies"] = True
+        stacks.install()
         keep_logging()
         self._dice = Dice(given.faults)
         self._requests: Counter[str] = Counter()
@@ -96,9 +97,9 @@ class Emulator:
         try:
             signed = signatures.check(request)
             needed = permissions.needs(request, signed)
-            with self._counting:
-                self._requests.update(action for action, _ in needed)
-            permissions.check(request, signed, needed)
+            self._check(request, signed, needed)
+            if signed.service == "cloudformation":
+                stacks.check_capabilities(request)
         except signatures.Refused as error:
             return refusals.response(request, error)
         if signed.service == "lambda" and is_invocation(request):
@@ -107,7 +108,8 @@ class Emulator:
             return account_settings.describe(signed.region, self._plane.limits)
         if signed.service == "lambda" and (refusal := deployments.check(request, needed[0][0], signed.region)):
             return refusal
-        with self._objects[hash(request.path) % _LOCKS]:
+        in_its_name = stacks.in_the_name_of(lambda *need: self._check(request, signed, [need]))
+        with in_its_name, self._objects[hash(request.path) % _LOCKS]:
             response = call(self._moto, request)
         if (
             response.status == 404
@@ -116,6 +118,12 @@ class Emulator:
         ):
             return refusals.response(request, signatures.Refused("AccessDenied", "Access Denied"))
         return response
+
+    def _check(self, request: Request, signed: signatures.Signed, needed: Sequence[permissions.Need]) -> None:
+        """Count what is needed, and return if it is permitted. ``Refused`` otherwise."""
+        with self._counting:
+            self._requests.update(action for action, _ in needed)
+        permissions.check(request, signed, needed)
 
     def _may_write(self, function: Function, bucket: str, key: str) -> bool:
         resource = f"arn:aws:s3:::{bucket}/{key}"
