@@ -20,6 +20,7 @@ from typing import Any, Self, SupportsIndex
 from lithops_mini import config as configuration
 from lithops_mini import logs, records, registry, wire
 from lithops_mini.compute.base import ComputeBackend
+from lithops_mini.compute.inbox import Inbox
 from lithops_mini.errors import InputError, LithopsMiniError, WaitTimeout
 from lithops_mini.job import manifest, plan
 from lithops_mini.job.dispatch import Dispatcher
@@ -97,6 +98,9 @@ class FunctionExecutor:
             self._storage: StorageBackend = registry.find("storage", self.config.storage)(self.config.storage_options)
             self._storage.create_bucket(job.storage_bucket)
             needs = self._storage.worker_needs(job.storage_bucket)
+            self._inbox = Inbox(self.config.storage, self._storage, job.storage_bucket, self.executor_id)
+            if not needs.paths or needs.endpoint is not None:
+                self._compute.use_inbox(self._inbox)
             self._compute.deploy(needs)
             # Without an address of its own, a storage with directories here is these directories.
             self._stores = self._compute.reaches_files or not needs.paths or needs.endpoint is not None
@@ -409,6 +413,7 @@ class FunctionExecutor:
         finally:
             self._dispatcher.close()
             self._compute.close()
+            self._inbox.close()
             self._dispatcher.join()
             self._recorder.close()
             _open_executors.discard(self)
@@ -529,6 +534,7 @@ class FunctionExecutor:
             name_of(function),
             header=wire.encode_header(header),
             memory=header["memory"],
+            timeout=header["timeout"],
             code=code.data if inline_code else b"",
             key=key,
             policy=options.policy,

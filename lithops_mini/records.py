@@ -63,9 +63,19 @@ def progress_prefix(job_id: str) -> str:
     return job_prefix(job_id) + "progress/"
 
 
+def inbox_prefix(executor_id: str) -> str:
+    """Replies that come by storage, until they are read."""
+    return executor_prefix(executor_id) + "inbox/"
+
+
+def inbox_closed_key(executor_id: str) -> str:
+    """There once nobody waits for replies any more."""
+    return inbox_prefix(executor_id) + "closed"
+
+
 def is_record(key: str) -> bool:
-    """Whether the key is part of what is told of a job, manifest or progress, and not its bulk data."""
-    return job_of_manifest(key) is not None or "/progress/" in key
+    """Whether the key is part of what is told of a job, manifest, progress or end, and not its bulk data."""
+    return job_of_manifest(key) is not None or "/progress/" in key or key.endswith("/inbox/closed")
 
 
 def progress_key(job_id: str, sequence: int) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ VERSION = 2
 INLINE, STORED = 0, 1
 STORED_ARGUMENTS, STORED_DEPENDENCIES = 1, 2
 SIGNATURE_SIZE = hashlib.sha256().digest_size
+_NONCE_SIZE = 16
 
 
 class Status(IntEnum):
@@ -96,7 +98,20 @@ def unseal(key: bytes, sealed: str) -> str:
 
 def _mask(key: bytes, data: bytes) -> bytes:
     stream = hashlib.shake_256(b"seal\0" + key).digest(len(data))
-    return bytes(a ^ b for a, b in zip(data, stream, strict=True))
+    return (int.from_bytes(data, "little") ^ int.from_bytes(stream, "little")).to_bytes(len(data), "little")
+
+
+def encrypt(key: bytes, data: bytes) -> bytes:
+    """Make bytes unreadable, and unchangeable, to whoever does not have the key; as many as there are."""
+    nonce = os.urandom(_NONCE_SIZE)
+    hidden = nonce + _mask(nonce + key, data)
+    return hidden + sign(key, "encrypted", hidden)
+
+
+def decrypt(key: bytes, encrypted: bytes) -> bytes:
+    """What ``encrypt`` was given. Raises ``IntegrityError`` if it has another key, or was changed."""
+    hidden = bytes(verify(key, "encrypted", encrypted))
+    return _mask(hidden[:_NONCE_SIZE] + key, hidden[_NONCE_SIZE:])
 
 
 _PAYLOAD = struct.Struct("<III")

@@ -54,11 +54,32 @@ def not_invoked(error: Exception, name: str) -> InvocationError:
         return InvocationError(text, reason=Reason.REFUSED)
     if isinstance(error, _NOT_SENT):
         return InvocationError(text, reason=Reason.UNAVAILABLE, retryable=True)
-    if isinstance(error, HTTPClientError):
+    if is_lost(error):
         # It may run, or have run: what is sent next must be another attempt.
         lost = f"the answer of the function {name} was lost: {message_of(error)}"
         return InvocationError(lost, reason=Reason.DIED, retryable=True)
     return InvocationError(text, reason=Reason.REFUSED)
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether the message went out, and its answer did not come back."""
+    return isinstance(error, HTTPClientError) and not isinstance(error, (SSLError, *_NOT_SENT))
+
+
+def lost_event(record: bytes) -> tuple[str, InvocationError] | None:
+    """The key of the reply that an event was to have, and why it has none, as Lambda's record of the failure says."""
+    try:
+        told = json.loads(record)
+        key, context = str(told["requestPayload"]["key"]), told["requestContext"]
+        name = str(context["functionArn"]).split(":")[6]
+        condition = str(context["condition"])
+    except (ValueError, LookupError, TypeError):
+        return None
+    if "responsePayload" not in told:
+        text = f"AWS Lambda gave up an event for the function {name} ({condition})"
+        reason = Reason.THROTTLED if condition == "EventAgeExceeded" else Reason.UNAVAILABLE
+        return key, InvocationError(text, reason=reason, retryable=True)
+    return key, failed(json.dumps(told["responsePayload"]).encode(), "", name)
 
 
 def failed(said: bytes, log: str, name: str) -> InvocationError:
@@ -88,6 +109,8 @@ def _judged(kind: str, message: str, log: str) -> tuple[Reason, bool, str]:
         return Reason.OUT_OF_MEMORY, False, "ran out of memory"
     if kind in ("Runtime.ExitError", "Extension.Crash") or "Runtime exited" in message:
         return Reason.DIED, True, "lost its sandbox"
+    if kind == "StorageUnavailable":
+        return Reason.DIED, True, "could not store its reply"
     if kind == "Function.ResponseSizeTooLarge":
         return Reason.REFUSED, False, "had an answer that is too large"
     # What is left is a runtime that cannot start, or a worker's own mistake: another attempt would go the same way.
@@ -95,6 +118,9 @@ def _judged(kind: str, message: str, log: str) -> tuple[Reason, bool, str]:
 
 
 def _had_room(log: str) -> bool:
-    """Whether the log says that the sandbox, when it was killed, had memory left: then that was not why."""
+    """Whether the sandbox, when it was killed, had memory left, as its log says: then that was not why.
+
+    Without a log nobody knows; another attempt may tell.
+    """
     found = _MEMORY.search(log)
-    return found is not None and int(found[2]) < _FULL * int(found[1])
+    return not log or (found is not None and int(found[2]) < _FULL * int(found[1]))

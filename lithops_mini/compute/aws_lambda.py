@@ -5,23 +5,26 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from lithops_mini.compute import aws_errors
 from lithops_mini.compute.aws_connections import Connections
 from lithops_mini.compute.base import Activation, ComputeBackend
+from lithops_mini.compute.inbox import Expected, Inbox
 from lithops_mini.errors import ConfigError, InvocationError, Reason
 from lithops_mini.runtimes.aws import AWS_ERRORS, Aws
-from lithops_mini.runtimes.aws_lambda import Functions
-from lithops_mini.runtimes.function import Setup
+from lithops_mini.runtimes.aws_lambda import EVENT_AGE, Functions
+from lithops_mini.runtimes.function import LOSSES_PREFIX, Setup
 from lithops_mini.runtimes.recipe import Recipe
 from lithops_mini.storage.aws_s3 import AwsOptions
 from lithops_mini.storage.base import WorkerNeeds
-from lithops_mini.worker.aws_lambda import MAX_MESSAGE
+from lithops_mini.worker.aws_lambda import MAX_EVENT, MAX_MESSAGE, seal
 
 logger = logging.getLogger("lithops_mini.aws_lambda")
 
@@ -29,6 +32,10 @@ logger = logging.getLogger("lithops_mini.aws_lambda")
 _LEAST_MEMORY, _MOST_MEMORY = 128, 10240
 # Seconds for which an answer may be late.
 _LATE = 30
+# Seconds a call may need besides its own time: to start a sandbox, and to answer.
+_STARTS = 15
+# Seconds after which a worker stores its reply too: so long must a message have run for its answer to be worth that.
+_STORED_AFTER = 5.0
 LOG_GROUP = "/aws/lambda/lithops-mini"
 
 
@@ -54,6 +61,12 @@ class AwsLambdaOptions(AwsOptions):
             "le": _MOST_MEMORY,
         },
     )
+    carrier: Literal["reply", "event"] = field(
+        default="reply",
+        metadata={
+            "help": "How replies come back: as Lambda's answer, or as an object in storage, for calls of many minutes."
+        },
+    )
     architecture: Literal["x86_64", "arm64"] = field(
         default="x86_64", metadata={"help": "Processor of the functions; arm64 costs a fifth less."}
     )
@@ -63,7 +76,21 @@ class AwsLambdaOptions(AwsOptions):
     )
     disk: int = field(default=512, metadata={"help": "MiB of /tmp.", "ge": 512, "le": 10_240})
     requirements: str | None = field(
-        default=None, metadata={"help": "A requirements.txt: packages that are installed as layers of the functions."}
+        default=None, metadata={"help": "A requirements.txt: packages that come in layers, or in an image."}
+    )
+    package: Literal["auto", "zip", "image"] = field(
+        default="auto",
+        metadata={"help": "What functions are: a zip with layers, or an image; auto: a zip if the packages fit."},
+    )
+    base: str | None = field(
+        default=None,
+        metadata={
+            "help": "Image with Python that functions' images are built on; by default python:<version>-slim. `host`"
+            " packs the interpreter of this machine."
+        },
+    )
+    dockerfile: str | None = field(
+        default=None, metadata={"help": "A Dockerfile whose image functions' images are built on, instead of base."}
     )
     subnets: tuple[str, ...] = field(
         default=(), metadata={"help": "Subnets of your VPC that the functions are in; they then need a way to S3."}
@@ -87,6 +114,13 @@ class AwsLambdaOptions(AwsOptions):
             raise ValueError("subnets and security_groups belong together: give both or neither")
 
 
+class _Function(NamedTuple):
+    """A function that is ready, and the key of its sealed events, if it takes any."""
+
+    name: str
+    seal: str
+
+
 class AwsLambdaCompute(ComputeBackend):
     """Functions of AWS Lambda, one for each size of memory, made when they are first needed.
 
@@ -96,31 +130,39 @@ class AwsLambdaCompute(ComputeBackend):
 
     Options = AwsLambdaOptions
     shared_sections: ClassVar[Mapping[str, type[Any]]] = {"aws": AwsOptions}
-    max_payload: ClassVar[int] = MAX_MESSAGE
-    max_reply: ClassVar[int] = MAX_MESSAGE
-    stops: ClassVar[bool] = False  # AWS stops nothing that runs, whoever asks
+    max_payload = MAX_MESSAGE
+    max_reply = MAX_MESSAGE
     composes: ClassVar[bool] = False  # a function has the worker only, and its role may not invoke
+    stops: ClassVar[bool] = False
 
     def __init__(self, options: AwsLambdaOptions) -> None:
         self._options = options
+        self._by_event = options.carrier == "event"
+        if self._by_event:
+            self.max_payload = MAX_EVENT
         self._aws = Aws(options)
         self._lock = threading.Lock()
         self._closed = False
         self._recipe: Recipe | None = None
         self._functions: Functions | None = None
-        self._names: dict[int, str] = {}  # of the functions that are ready, by MiB
+        self._there: dict[int, _Function] = {}  # those that are ready, by MiB
         self._making: dict[int, threading.Lock] = {}
         self._connections: Connections | None = None
         self._running = 0  # invocations
         self._client: Any = None
+        self._inbox: Inbox | None = None
+        self._concurrency = options.max_workers
 
     @property
     def concurrency(self) -> int:
-        return self._options.max_workers
+        return self._concurrency
 
     @property
     def reaches_files(self) -> bool:
         return False
+
+    def use_inbox(self, inbox: Inbox) -> None:
+        self._inbox = inbox
 
     def deploy(self, needs: WorkerNeeds) -> None:
         self._check_storage(needs)
@@ -128,6 +170,7 @@ class AwsLambdaCompute(ComputeBackend):
             if self._functions is None:
                 self._functions = self._all_functions()
                 self._recipe = self._functions.recipe(needs.packages)
+                self._concurrency = min(self._options.max_workers, self._functions.concurrency())
             if self._client is None:
                 self._connect()
         self._ready(self._options.memory)
@@ -137,29 +180,17 @@ class AwsLambdaCompute(ComputeBackend):
 
     def invoke(self, payload: bytes, activation: Activation) -> bytes:
         memory = self._options.memory if activation.memory is None else -(-activation.memory >> 20)
-        body = b'{"payload":"%b"}' % b64encode(payload)
-        name = self._name(max(memory, _LEAST_MEMORY))
-        with self._lock:
-            if self._closed:
-                raise self._was_closed()
-            self._running += 1
-        try:
-            answer = self._client.invoke(FunctionName=name, Payload=body, LogType="Tail")
-            said = answer["Payload"].read()
-        except AWS_ERRORS as error:
-            if self._closed:
-                raise self._was_closed() from error
-            if isinstance(error, self._client.exceptions.ResourceNotFoundException):
-                with self._lock:
-                    self._names = {size: there for size, there in self._names.items() if there != name}
-            raise aws_errors.not_invoked(error, name) from error
-        finally:
-            activation.end()
-            with self._lock:
-                self._running -= 1
-        if "FunctionError" in answer:
-            raise aws_errors.failed(said, answer.get("LogResult", ""), name)
-        told = json.loads(said)
+        function = self._function(max(memory, _LEAST_MEMORY))
+        with self._counted(function):
+            try:
+                if self._inbox is None:
+                    told = self._ask(function, {"payload": b64encode(payload).decode("ascii")})
+                else:
+                    with self._inbox.expect() as expected:
+                        carry = self._carry_event if self._by_event else self._carry
+                        told = carry(function, payload, self._inbox, expected, self._allowed(activation))
+            finally:
+                activation.end()
         if refused := told.get("refused"):
             raise InvocationError(refused["text"], reason=Reason(refused["reason"]), retryable=refused["retryable"])
         return b64decode(told["reply"])
@@ -190,16 +221,19 @@ class AwsLambdaCompute(ComputeBackend):
             disk=options.disk,
             subnets=options.subnets,
             security_groups=options.security_groups,
+            losses=None if self._inbox is None or not self._by_event else self._inbox.bucket,
             environment=options.environment,
             tags=options.tags,
             log_group=options.log_group,
+            package=options.package,
         )
-        return Functions(self._aws, Recipe(requirements=options.requirements), setup, options.memory)
+        recipe = Recipe(base=options.base or "", dockerfile=options.dockerfile, requirements=options.requirements)
+        return Functions(self._aws, recipe, setup, options.memory)
 
-    def _name(self, memory: int) -> str:
+    def _function(self, memory: int) -> _Function:
         """The function with so many MiB. Raises ``InvocationError``."""
-        if (name := self._names.get(memory)) is not None:
-            return name
+        if (function := self._there.get(memory)) is not None:
+            return function
         if memory > _MOST_MEMORY:
             text = f"functions of AWS Lambda have at most {_MOST_MEMORY:,} MiB, and {memory:,} were asked for"
             raise InvocationError(text, reason=Reason.REFUSED)
@@ -208,18 +242,98 @@ class AwsLambdaCompute(ComputeBackend):
         except ConfigError as error:
             raise InvocationError(str(error), reason=Reason.REFUSED) from error
 
-    def _ready(self, memory: int) -> str:
+    def _ready(self, memory: int) -> _Function:
         """The function with so many MiB, made by one thread if it is missing, while others wait for it."""
         assert self._functions is not None
         assert self._recipe is not None
         with self._lock:
             making = self._making.setdefault(memory, threading.Lock())
         with making:
-            if (name := self._names.get(memory)) is None:
+            if (function := self._there.get(memory)) is None:
                 name = self._functions.ensure(self._recipe, memory, lambda line: logger.info("%s", line))
+                function = _Function(name, self._functions.seal(name) if self._by_event else "")
+                if self._by_event:
+                    assert self._inbox is not None
+                    self._inbox.watch_losses(f"{LOSSES_PREFIX}{name}/", aws_errors.lost_event)
                 with self._lock:
-                    self._names = {**self._names, memory: name}
-        return name
+                    self._there = {**self._there, memory: function}
+        return function
+
+    # -- carriers
+
+    def _carry(
+        self, function: _Function, payload: bytes, inbox: Inbox, expected: Expected, allowed: float
+    ) -> dict[str, Any]:
+        """Send a message, and return what the answer says; or the stored reply, if that is lost."""
+        place = {**inbox.place, "key": expected.key, "secret": expected.secret.hex(), "after": _STORED_AFTER}
+        began = time.monotonic()
+        try:
+            told = self._ask(function, {"payload": b64encode(payload).decode("ascii"), "place": place})
+            if time.monotonic() - began > _STORED_AFTER:
+                expected.drop()
+            return told
+        except AWS_ERRORS as error:
+            if not aws_errors.is_lost(error) or self._closed:
+                raise
+            now = time.monotonic()
+            ran = now - began
+            # What has run for long will be stored when it ends. What has not may just have ended.
+            stored = expected.wait(began + allowed + _LATE if ran > _STORED_AFTER else now + max(1.0, ran))
+            if stored is None:
+                raise
+            return dict(json.loads(stored))
+
+    def _carry_event(
+        self, function: _Function, payload: bytes, inbox: Inbox, expected: Expected, allowed: float
+    ) -> dict[str, Any]:
+        """Have a message queued, and return what the stored reply says."""
+        place = {**inbox.place, "key": expected.key, "secret": expected.secret.hex()}
+        event = seal(function.seal, {**place, "sent": time.time(), "closed": inbox.closed_key}, payload)
+        self._send(function, event, InvocationType="Event")
+        limit = EVENT_AGE + allowed + _LATE
+        stored = expected.wait(time.monotonic() + limit)
+        if stored is None:
+            text = f"no word came of an event for the function {function.name} within {limit:.0f} s"
+            raise InvocationError(text, reason=Reason.DIED, retryable=True)
+        return dict(json.loads(stored))
+
+    def _allowed(self, activation: Activation) -> float:
+        """Seconds that a message may take, once it has begun."""
+        most = self._options.max_time
+        return most if activation.timeout is None else min(most, activation.timeout + _STARTS)
+
+    def _ask(self, function: _Function, event: Mapping[str, Any]) -> dict[str, Any]:
+        answer = self._send(function, event, LogType="Tail")
+        said = answer["Payload"].read()
+        if "FunctionError" in answer:
+            raise aws_errors.failed(said, answer.get("LogResult", ""), function.name)
+        return dict(json.loads(said))
+
+    def _send(self, function: _Function, event: Mapping[str, Any], **how: str) -> Mapping[str, Any]:
+        answer: Mapping[str, Any] = self._client.invoke(
+            FunctionName=function.name, Payload=json.dumps(event, separators=(",", ":")), **how
+        )
+        return answer
+
+    @contextmanager
+    def _counted(self, function: _Function) -> Iterator[None]:
+        """Count an invocation; AWS's errors in the ``with`` block become ours."""
+        with self._lock:
+            if self._closed:
+                raise self._was_closed()
+            self._running += 1
+        try:
+            yield
+        except AWS_ERRORS as error:
+            if self._closed:
+                raise self._was_closed() from error
+            if isinstance(error, self._client.exceptions.ResourceNotFoundException):
+                with self._lock:
+                    self._there = {size: there for size, there in self._there.items() if there != function}
+            raise aws_errors.not_invoked(error, function.name) from error
+        finally:
+            with self._lock:
+                self._running -= 1
 
     # -- requests
 
@@ -241,6 +355,11 @@ class AwsLambdaCompute(ComputeBackend):
     def _check_storage(self, needs: WorkerNeeds) -> None:
         """Raise ``ConfigError`` for a storage that is not open to a role."""
         options = self._options
+        if self._by_event and self._inbox is None:
+            raise ConfigError(
+                "aws_lambda.carrier is event, and replies to events come by storage, which functions do not reach: set"
+                " storage to aws_s3"
+            )
         if "botocore" not in needs.packages and (needs.environment or needs.found()):
             raise ConfigError(
                 "functions of AWS Lambda have the credentials of their role only, which open Amazon S3 and not this"

@@ -67,8 +67,8 @@ class ComputeBackend(ABC):
 
     Options: ClassVar[type[Any]]  # a frozen dataclass: the backend's own settings
 
-    max_payload: ClassVar[int]  # bytes of one message
-    max_reply: ClassVar[int]  # bytes of one reply
+    max_payload: int  # bytes of one message
+    max_reply: int  # bytes of one reply
     shares_files: ClassVar[bool] = False  # workers see this machine's files under the same paths
     shows_output: ClassVar[bool] = False  # it logs what calls print, at DEBUG, while they run
     isolates: ClassVar[bool] = True  # a call that kills its process does not kill ours

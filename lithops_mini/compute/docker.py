@@ -99,8 +99,8 @@ class DockerCompute(ComputeBackend):
 
     Options = DockerOptions
     # Streams have no limit; what is larger is written to storage once and read there, instead of copied many times.
-    max_payload: ClassVar[int] = 1 << 20
-    max_reply: ClassVar[int] = 1 << 20
+    max_payload = 1 << 20
+    max_reply = 1 << 20
     shows_output: ClassVar[bool] = True
     composes: ClassVar[bool] = False  # a runtime has the worker only, and no engine
 

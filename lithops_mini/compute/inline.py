@@ -27,8 +27,8 @@ class InlineCompute(ComputeBackend):
     """Runs each message where it is sent from."""
 
     Options = InlineOptions
-    max_payload: ClassVar[int] = 1 << 20
-    max_reply: ClassVar[int] = 1 << 20
+    max_payload = 1 << 20
+    max_reply = 1 << 20
     shares_files: ClassVar[bool] = True
     shows_output: ClassVar[bool] = True
     isolates: ClassVar[bool] = False

@@ -36,8 +36,8 @@ class LocalhostCompute(ComputeBackend):
 
     Options = LocalhostOptions
     # Pipes have no limit; what is larger is written to storage once and read there, instead of copied twice.
-    max_payload: ClassVar[int] = 1 << 20
-    max_reply: ClassVar[int] = 1 << 20
+    max_payload = 1 << 20
+    max_reply = 1 << 20
     shares_files: ClassVar[bool] = True
     shows_output: ClassVar[bool] = True
 

@@ -52,6 +52,9 @@ class Dispatcher:
         self._storage = storage
         self._bucket = bucket
         self._lanes = compute.concurrency
+        self._share = float(self._lanes)  # how many messages the service takes at once, as far as is known
+        self._under_way = 0  # messages
+        self._throttled = 0.0  # monotonic: when that became less
         self._settle = Settle(storage, bucket, recorder, self._again, shows_output=shows_output)
         self._condition = threading.Condition()
         self._ready: list[Job] = []  # jobs with calls to send, the one whose turn it is first
@@ -196,13 +199,15 @@ class Dispatcher:
         with self._condition:
             while not self._closed:
                 wait = self._release_delayed()
-                if self._ready:
+                # An early one waits in its worker, for others to run.
+                if self._ready and self._under_way - len(self._early_running) < int(self._share):
                     # Jobs take turns.
                     job = self._ready.pop(0)
                     calls = self._next_calls(job)
                     if job.ready:
                         self._ready.append(job)
                     if calls:
+                        self._under_way += 1
                         return job, calls
                 elif self._early and not self._delayed and len(self._early_running) < self._lanes - 1:
                     # One lane stays free for what the early ones wait for.
@@ -211,6 +216,7 @@ class Dispatcher:
                         call.dispatched = None  # it waits here, until all it depends on have ended
                     elif calls := _claim([call]):
                         self._early_running.update(calls)
+                        self._under_way += 1
                         return job, calls
                 else:
                     self._idle += 1
@@ -249,13 +255,33 @@ class Dispatcher:
         return max(1, min(int(_MESSAGE_SECONDS / job.pace), max(int(_LEAST_MESSAGE_SECONDS / job.pace), share)))
 
     def _send(self, job: Job, left: dict[int, Call]) -> None:
+        began = time.monotonic()
+        throttled: bool | None = None
         try:
             reply = self._carry(job, left)
+            throttled = False
         except (InvocationError, StorageError) as error:
+            throttled = isinstance(error, InvocationError) and error.reason == Reason.THROTTLED
             self._settle.undeliverable(job, list(left.values()), error)
         else:
             longest = self._settle.reply(job, list(left.values()), reply)
             job.pace = max(_LEAST_SECONDS, longest, job.pace / _GROWTH)
+        finally:
+            self._adapt(began, throttled)
+
+    def _adapt(self, began: float, throttled: bool | None) -> None:
+        """A message that was sent at ``began`` is over: the service may take more, or has refused it as one too many.
+
+        Half as many at once, once for all that were sent before it was known; and one more after each round.
+        """
+        with self._condition:
+            if throttled and began >= self._throttled:
+                self._share = max(1.0, min(self._share, self._under_way) / 2)
+                self._throttled = time.monotonic()
+            elif throttled is False and self._share < self._lanes:
+                self._share = min(self._lanes, self._share + 1 / self._share)
+                self._condition.notify()
+            self._under_way -= 1
 
     def _carry(self, job: Job, left: dict[int, Call]) -> bytes:
         """Return the reply about the calls that are ``left``; others are settled and taken out of it before."""
@@ -269,7 +295,7 @@ class Dispatcher:
 
         early = self._early_running.intersection(left.values())
         memory = next(iter(left.values())).memory  # the same for all: one that was given more travels alone
-        activation = Activation(take_in, memory=memory)
+        activation = Activation(take_in, memory=memory, timeout=job.timeout)
         for call in left.values():
             call.activation = activation
         try:

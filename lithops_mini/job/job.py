@@ -120,6 +120,7 @@ class Job:
         *,
         header: bytes,
         memory: int | None,
+        timeout: float | None,
         code: bytes,
         key: bytes,
         policy: Policy,
@@ -128,13 +129,14 @@ class Job:
         home: object = None,
         stop: Callable[[Job, Call], None],
     ) -> None:
-        """``header``: of its messages, which says that a call may hold ``memory`` bytes; ``upstream``: jobs whose
-        results this one waits for; ``home``: equal for jobs with the same storage.
+        """``header``: of its messages, which says that a call may hold ``memory`` bytes, and run for ``timeout``
+        seconds; ``upstream``: jobs whose results this one waits for; ``home``: equal for jobs with the same storage.
         """
         self.id = job_id
         self.name = name  # of the function
         self.header = header
         self.memory = memory
+        self.timeout = timeout
         self.code = code  # travels in each message; empty when it is in storage
         self.key = key
         self.policy = policy

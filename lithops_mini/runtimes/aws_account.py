@@ -15,6 +15,7 @@ from botocore import xform_name
 from lithops_mini.errors import ConfigError
 from lithops_mini.records import OWN_PREFIX
 from lithops_mini.runtimes.aws import Aws, code_of, translated
+from lithops_mini.runtimes.function import LOSSES_PREFIX
 
 Say = Callable[[str, Mapping[str, Any]], object]
 """Called with each request that changes something, as ``iam:CreateRole``, and its parameters."""
@@ -30,6 +31,7 @@ _TAG, _VALUE = "lithops-mini", "setup"
 _TAGS = [{"Key": _TAG, "Value": _VALUE}]
 _KEPT_DAYS = 14  # of logs
 _PARTS_DAYS = 2  # of uploads that were never completed
+_LOSSES_DAYS = 2  # of records of events that came to nothing
 _RETRIES = {"mode": "standard", "total_max_attempts": 6}
 
 
@@ -46,6 +48,7 @@ def policy(bucket: str, data: Sequence[str], log_group: str) -> dict[str, Any]:
             ["s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"],
             [f"{arn}{bucket}/{OWN_PREFIX}*"],
         ),
+        _allow("TellLosses", ["s3:PutObject"], [f"{arn}{bucket}/{LOSSES_PREFIX}lithops-mini-*"]),
         _allow("WriteLogs", ["logs:CreateLogStream", "logs:PutLogEvents"], [f"{log_group}:*"]),
     ]
     if data:
@@ -109,7 +112,9 @@ class Account:
                 self._do(self._s3, "CreateBucket", Bucket=name, **(place if self.region != "us-east-1" else {}))
             rule = {"ID": "parts", "Status": "Enabled", "Filter": {"Prefix": ""}}
             rule |= {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": _PARTS_DAYS}}
-            rules = {"Rules": [rule]}
+            told = {"ID": "losses", "Status": "Enabled", "Filter": {"Prefix": LOSSES_PREFIX}}
+            told |= {"Expiration": {"Days": _LOSSES_DAYS}}
+            rules = {"Rules": [rule, told]}
             self._do(self._s3, "PutBucketLifecycleConfiguration", Bucket=name, LifecycleConfiguration=rules)
             self._do(self._s3, "PutBucketTagging", Bucket=name, Tagging={"TagSet": _TAGS})
 
