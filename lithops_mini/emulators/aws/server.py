@@ -15,7 +15,7 @@ from flask import Flask
 from moto.core.config import default_user_config
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-from lithops_mini.emulators.aws import account_settings, deployments, permissions, refusals, signatures, stacks
+from lithops_mini.emulators.aws import account_settings, deployments, permissions, refusals, rules, signatures, stacks
 from lithops_mini.emulators.aws.account import Keys, make_administrator
 from lithops_mini.emulators.aws.events import EventQueue
 from lithops_mini.emulators.aws.faults import Dice
@@ -66,6 +66,7 @@ class Emulator:
         self._plane = DataPlane(lambda function: self._sandboxes.make(function, self.url), self._dice, given.limits)
         self._queue = EventQueue(self._plane, self._dice, self._may_write)
         self._queue.serve_services()
+        rules.install(self._queue.put)
         try:
             self._front = Front(given.port, self._answer)
         except OSError as error:

@@ -216,7 +216,7 @@ class _Stack(Stack):
 
     @property
     def stack_parameters(self) -> dict[str, Any]:
-        return {each["ParameterKey"]: each["ParameterValue"] for each in self.parameter_list}
+        return {each["ParameterKey"]: str(each["ParameterValue"]) for each in self.parameter_list}
 
     @property
     def outputs(self) -> list[dict[str, Any]] | None:
