@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 
 from docker import DockerClient
@@ -84,7 +85,7 @@ def build(client: DockerClient, recipe: Recipe, tell: Tell, *, force: bool = Fal
         return Built(recipe.name, there["Size"], time.monotonic() - began, new=False)
     number = secrets.token_hex(8)
     try:
-        image = _build(client, recipe, number, tell, renew=force)
+        image = assemble(client, recipe, number, tell, renew=force)
         before = engine.inspect(client, recipe.name)  # also what another process has built meanwhile
         repository, tag = _split(recipe.name)
         with engine.translated(f"name the image {recipe.name}"):
@@ -96,6 +97,49 @@ def build(client: DockerClient, recipe: Recipe, tell: Tell, *, force: bool = Fal
         raise
     made = engine.inspect(client, image)
     return Built(recipe.name, made["Size"] if made else 0, time.monotonic() - began, new=True)
+
+
+def assemble(
+    client: DockerClient,
+    recipe: Recipe,
+    number: str,
+    tell: Tell,
+    *,
+    renew: bool = False,
+    files: Mapping[str, bytes] = MappingProxyType({}),
+    lines: str = "",
+) -> str:
+    """Build the image of ``recipe``, without a name, and return its id. ``engine.discard`` removes what is left of it.
+
+    ``number``: of this build. ``renew``: on a base that is pulled again. ``files``: beside the worker's, by their
+    paths. ``lines``: of a Dockerfile, after our own.
+    """
+    base = engine.base_image(client, recipe, tell, renew=renew) if recipe.takes_base else ""
+    if recipe.dockerfile:
+        base = _build_users(client, recipe, base, tell)
+    target = engine.probe(client, base, number)
+    if target.python != recipe.python:
+        where = recipe.dockerfile or f"the base image {base}"
+        raise ConfigError(
+            f"{where} has Python {target.python}, and the runtime is to have {recipe.python}: functions run only in "
+            f"the minor version that pickled them; take a base with Python {recipe.python}, or build with --python "
+            f"{target.python} if your programs run on that"
+        )
+    with tempfile.TemporaryDirectory(prefix="lithops-mini-build-") as directory, tempfile.TemporaryFile() as context:
+        packages = Path(directory)
+        tell(f"Base {base}: {target}")
+        installed = wheels.install(packages, target, tell, requirements=recipe.requirements, packages=recipe.packages)
+        labels = {
+            "python": target.python,
+            "version": __version__,
+            "bundle": bundle().digest,
+            "recipe": recipe.digest,
+            "base": os.path.basename(recipe.dockerfile) if recipe.dockerfile else base,
+            "packages": " ".join(installed),
+        }
+        _write_context(context, packages, labels, files, lines)
+        arguments = {"BASE": base, "BUILD": number, "USER": _user(client, base)}
+        return engine.build(client, context, tell, dockerfile="Dockerfile", arguments=arguments, offline=True)
 
 
 def check(client: DockerClient, name: str, command: str = _BUILD_COMMAND) -> None:
@@ -179,36 +223,6 @@ def _runtimes(image: dict[str, Any]) -> list[Runtime]:
     ]
 
 
-def _build(client: DockerClient, recipe: Recipe, number: str, tell: Tell, *, renew: bool) -> str:
-    """Build the image of ``recipe`` and return its id."""
-    base = engine.base_image(client, recipe, tell, renew=renew) if recipe.takes_base else ""
-    if recipe.dockerfile:
-        base = _build_users(client, recipe, base, tell)
-    target = engine.probe(client, base, number)
-    if target.python != recipe.python:
-        where = recipe.dockerfile or f"the base image {base}"
-        raise ConfigError(
-            f"{where} has Python {target.python}, and the runtime is to have {recipe.python}: functions run only in "
-            f"the minor version that pickled them; take a base with Python {recipe.python}, or build with --python "
-            f"{target.python} if your programs run on that"
-        )
-    with tempfile.TemporaryDirectory(prefix="lithops-mini-build-") as directory, tempfile.TemporaryFile() as context:
-        packages = Path(directory)
-        tell(f"Base {base}: {target}")
-        installed = wheels.install(packages, target, tell, requirements=recipe.requirements, packages=recipe.packages)
-        labels = {
-            "python": target.python,
-            "version": __version__,
-            "bundle": bundle().digest,
-            "recipe": recipe.digest,
-            "base": os.path.basename(recipe.dockerfile) if recipe.dockerfile else base,
-            "packages": " ".join(installed),
-        }
-        _write_context(context, packages, labels)
-        arguments = {"BASE": base, "BUILD": number, "USER": _user(client, base)}
-        return engine.build(client, context, tell, dockerfile="Dockerfile", arguments=arguments, offline=True)
-
-
 def _build_users(client: DockerClient, recipe: Recipe, base: str, tell: Tell) -> str:
     """Build the user's own Dockerfile in its directory, and return the image's id."""
     root, name = os.path.split(os.path.abspath(recipe.dockerfile or ""))
@@ -218,12 +232,14 @@ def _build_users(client: DockerClient, recipe: Recipe, base: str, tell: Tell) ->
         return engine.build(client, archive, tell, dockerfile=name, arguments={"BASE": base} if base else {})
 
 
-def _write_context(file: IO[bytes], packages: Path, labels: Mapping[str, str]) -> None:
+def _write_context(
+    file: IO[bytes], packages: Path, labels: Mapping[str, str], files: Mapping[str, bytes], lines: str
+) -> None:
     """Write the archive that our Dockerfile is built from; the labels come last, so what has them is complete."""
     line = " ".join(f"{LABEL}.{name}={_quoted(value)}" for name, value in labels.items())
     with tarfile.open(fileobj=file, mode="w") as tar:
-        _add(tar, "Dockerfile", dockerfile() + f"LABEL {line}\n".encode())
-        for path, data in bundle().files.items():
+        _add(tar, "Dockerfile", dockerfile() + f"{lines}LABEL {line}\n".encode())
+        for path, data in {**bundle().files, **files}.items():
             _add(tar, f"worker/{path}", data)
         tar.add(packages, "packages", filter=_anonymous)
     file.seek(0)

@@ -116,8 +116,10 @@ def dockerfile() -> bytes:
 
 
 def _context(path: str) -> Iterator[tuple[str, str]]:
-    from docker.utils.build import exclude_paths
-
+    try:
+        from docker.utils.build import exclude_paths
+    except ImportError as error:
+        raise ConfigError(f"{path} is built with the Docker SDK: pip install 'lithops_mini[docker]'") from error
     root, name = os.path.split(os.path.abspath(path))
     ignore = Path(root, ".dockerignore")
     lines = ignore.read_text("utf-8").splitlines() if ignore.is_file() else []
