@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from typing import Any
 
 from moto.awslambda.exceptions import UnknownFunctionException
@@ -23,8 +24,11 @@ UNZIPPED_LIMIT = 250 * 1024 * 1024
 ENVIRONMENT_LIMIT = 4 * 1024
 """Bytes of the names and values of a function's variables."""
 
+CheckImage = Callable[[str], Response | None]
+"""Called with the URI of an image that is to be a function: the refusal, if there is one."""
 
-def check(request: Request, action: str, region: str) -> Response | None:
+
+def check(request: Request, action: str, region: str, check_image: CheckImage) -> Response | None:
     """The refusal of a request that makes or changes a function or a layer; ``None`` if nothing is wrong."""
     if action not in _CHANGES:
         return None
@@ -33,6 +37,10 @@ def check(request: Request, action: str, region: str) -> Response | None:
     archive = base64.b64decode(code.get("ZipFile", ""))
     if len(archive) > ZIP_LIMIT:
         return refuse(413, "RequestEntityTooLargeException", f"Request must be smaller than {ZIP_LIMIT} bytes")
+    if "ImageUri" in code:
+        refused = check_image(code["ImageUri"])
+        if refused:
+            return refused
     variables = given.get("Environment", {}).get("Variables", {})
     if sum(len(f"{name}{value}".encode()) for name, value in variables.items()) > ENVIRONMENT_LIMIT:
         return _invalid(

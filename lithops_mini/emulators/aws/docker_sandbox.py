@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 
 import docker
 from docker import DockerClient
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, DockerException, NotFound
 from docker.types import LogConfig
 from requests.exceptions import RequestException
 
 from lithops_mini.emulators.aws.files import Files
 from lithops_mini.emulators.aws.functions import Function
+from lithops_mini.emulators.aws.images import Images
 from lithops_mini.emulators.aws.sandbox import End, NoRuntime, Sandbox, signal_name
 from lithops_mini.errors import ConfigError
 from lithops_mini.runtimes import engine
@@ -61,10 +62,16 @@ class DockerSandbox(Sandbox):
     not_enforced: ClassVar[tuple[str, ...]] = ("a network of its own: a function is in this machine's",)
 
     def __init__(
-        self, function: Function, files: Files, environment: Mapping[str, str], client: DockerClient, base: str
+        self,
+        function: Function,
+        files: Files,
+        environment: Mapping[str, str],
+        client: DockerClient,
+        images: Images,
+        base: str,
     ) -> None:
         self._client = client
-        self._base = base
+        self._image = images.name(function.image) if function.image else base
         self._container = ""  # its id
         self._started = False
         self._peak_files: list[str] = []
@@ -107,7 +114,7 @@ class DockerSandbox(Sandbox):
             security_opt=["no-new-privileges"],
         )
         made = self._client.api.create_container(
-            function.image or self._base,
+            self._image,
             # What it prints comes through a pipe, complete, before the Runtime API is told of the outcome.
             entrypoint=["sh", "-c", f'exec "$@" > {_OUTPUT} 2>&1', "sh"],
             command=command,
@@ -167,11 +174,10 @@ class DockerSandbox(Sandbox):
 
     def _image_command(self) -> list[str]:
         """What AWS runs in an image: the function's own settings, and where it has none the image's."""
-        name = self.function.image
-        try:
-            config: dict[str, Any] = self._client.api.inspect_image(name)["Config"]  # type: ignore[no-untyped-call]
-        except ImageNotFound as error:
-            raise NoRuntime(f"the Docker engine has no image {name}") from error
+        found = engine.inspect(self._client, self._image)
+        if found is None:
+            raise NoRuntime(f"the Docker engine has no image {self._image}")
+        config: dict[str, Any] = found["Config"]
         entry_point = list(self.function.entry_point) or config.get("Entrypoint") or []
         return entry_point + (list(self.function.command) or config.get("Cmd") or [])
 

@@ -110,6 +110,16 @@ def trusts_lambda(role: str) -> bool:
     )
 
 
+def permits_lambda(policy: str | None, action: str) -> bool:
+    """Whether the policy of a resource lets Lambda itself do it."""
+    return any(
+        statement["Effect"] == "Allow"
+        and _matches(statement.get("Principal", {}).get("Service", ()), "lambda.amazonaws.com")
+        and _concerns(statement, action, None)
+        for statement in (_statements(policy) if policy else ())
+    )
+
+
 def permits(policies: Iterable[str], action: str, resource: str | None, conditions: Mapping[str, str]) -> bool:
     """Whether a statement allows it and none denies it."""
     effects = {

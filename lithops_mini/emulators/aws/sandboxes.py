@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lithops_mini.emulators.aws.account import Roles
 from lithops_mini.emulators.aws.files import Files
 from lithops_mini.emulators.aws.functions import Function
+from lithops_mini.emulators.aws.registry import Registry
 from lithops_mini.emulators.aws.sandbox import NoRuntime, ProcessSandbox, Sandbox
 from lithops_mini.errors import ConfigError
 from lithops_mini.runtimes.base import Tell
@@ -16,6 +17,8 @@ from lithops_mini.runtimes.recipe import this_python
 if TYPE_CHECKING:
     from docker import DockerClient
 
+    from lithops_mini.emulators.aws.images import Images
+
 KINDS = ("docker", "process")
 _MACHINES = {"x86_64": "x86_64", "aarch64": "arm64"}  # Lambda's words for what uname says
 
@@ -23,16 +26,19 @@ _MACHINES = {"x86_64": "x86_64", "aarch64": "arm64"}  # Lambda's words for what 
 class Sandboxes:
     """Makes sandboxes of one kind. ``ConfigError`` if there can be none here; ``close`` when all of them are gone."""
 
-    def __init__(self, kind: str, tell: Tell) -> None:
+    def __init__(self, kind: str, registry: Registry, tell: Tell) -> None:
         if kind not in KINDS:
             raise ConfigError(f"there are no sandboxes of the kind {kind!r}; there are {', '.join(KINDS)}")
         self._client: DockerClient | None = None
+        self._images: Images | None = None
         self._roles = Roles()
         self.not_enforced = ProcessSandbox.not_enforced
         if kind == "docker":
             from lithops_mini.emulators.aws import docker_sandbox
+            from lithops_mini.emulators.aws.images import Images
 
             self._client = docker_sandbox.connect()
+            self._images = Images(self._client, registry)
             self._base = docker_sandbox.base_image(self._client, tell)
             self.not_enforced = docker_sandbox.DockerSandbox.not_enforced
         self._files = Files(link=kind == "process")
@@ -45,15 +51,21 @@ class Sandboxes:
         if not function.image and function.runtime != f"python{this_python()}":
             raise NoRuntime(f"the emulator runs python{this_python()}, and the function is for {function.runtime}")
         variables = {**self._roles.session(function.role).variables(), "AWS_ENDPOINT_URL": endpoint}
-        if self._client is not None:
+        if self._client is not None and self._images is not None:
             from lithops_mini.emulators.aws.docker_sandbox import DockerSandbox
 
-            return DockerSandbox(function, self._files, variables, self._client, self._base)
+            return DockerSandbox(function, self._files, variables, self._client, self._images, self._base)
         if function.image:
             raise NoRuntime("an image cannot run in a process: start the emulator with --sandbox docker")
         return ProcessSandbox(function, self._files, variables)
 
+    def image_size(self, uri: str) -> int:
+        """Bytes of an image, unpacked; 0 if it cannot run here. ``NoRuntime`` if there is none."""
+        return self._images.size(uri) if self._images is not None else 0
+
     def close(self) -> None:
         self._files.close()
+        if self._images is not None:
+            self._images.close()
         if self._client is not None:
             self._client.close()

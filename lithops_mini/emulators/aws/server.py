@@ -13,9 +13,19 @@ from typing import Any
 
 from flask import Flask
 from moto.core.config import default_user_config
+from moto.ecr.models import Repository
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
-from lithops_mini.emulators.aws import account_settings, deployments, permissions, refusals, rules, signatures, stacks
+from lithops_mini.emulators.aws import (
+    account_settings,
+    deployments,
+    ecr,
+    permissions,
+    refusals,
+    rules,
+    signatures,
+    stacks,
+)
 from lithops_mini.emulators.aws.account import Keys, make_administrator
 from lithops_mini.emulators.aws.events import EventQueue
 from lithops_mini.emulators.aws.faults import Dice
@@ -23,6 +33,7 @@ from lithops_mini.emulators.aws.front import Front, Request, Response, call
 from lithops_mini.emulators.aws.functions import Function, keep_logging
 from lithops_mini.emulators.aws.invocations import invoke, is_invocation
 from lithops_mini.emulators.aws.lambda_data_plane import DataPlane
+from lithops_mini.emulators.aws.registry import LAMBDA, Registry
 from lithops_mini.emulators.aws.sandboxes import Sandboxes
 from lithops_mini.emulators.aws.settings import Faults, Limits
 from lithops_mini.errors import ConfigError
@@ -51,7 +62,13 @@ class Emulator:
     """
 
     def __init__(self, given: Settings, tell: Tell) -> None:
-        self._sandboxes = Sandboxes(given.sandbox, tell)
+        self._registry = Registry(self._check_repository)
+        ecr.address_repositories(self._registry.address)
+        try:
+            self._sandboxes = Sandboxes(given.sandbox, self._registry, tell)
+        except BaseException:
+            self._registry.close()
+            raise
         _allow_many_files()
         default_user_config["iam"]["load_aws_managed_policies"] = True
         stacks.install()
@@ -91,6 +108,7 @@ class Emulator:
         self._queue.close()
         self._plane.close()
         self._sandboxes.close()
+        self._registry.close()
 
     def _answer(self, request: Request) -> Response:
         if request.path.startswith(OWN):
@@ -107,7 +125,9 @@ class Emulator:
             return invoke(request, signed.region, self._plane, self._queue)
         if ("lambda:GetAccountSettings", None) in needed:
             return account_settings.describe(signed.region, self._plane.limits)
-        if signed.service == "lambda" and (refusal := deployments.check(request, needed[0][0], signed.region)):
+        if signed.service == "ecr" and ecr.is_login(request):
+            return ecr.log_in(signed, self._registry)
+        if signed.service == "lambda" and (refusal := self._check_deployment(request, signed, needed[0][0])):
             return refusal
         in_its_name = stacks.in_the_name_of(lambda *need: self._check(request, signed, [need]))
         with in_its_name, self._objects[hash(request.path) % _LOCKS]:
@@ -125,6 +145,27 @@ class Emulator:
         with self._counting:
             self._requests.update(action for action, _ in needed)
         permissions.check(request, signed, needed)
+
+    def _check_repository(self, principal: Any, action: str, repository: Repository) -> None:
+        """Count and check what an engine does with the registry; ``Refused`` if it may not."""
+        if principal is LAMBDA:
+            permitted = ecr.lets_lambda_pull(repository)
+        else:
+            with self._counting:
+                self._requests[action] += 1
+            permitted = permissions.permits(permissions.policies_of(principal), action, repository.arn, {})
+        if not permitted:
+            who = "Lambda" if principal is LAMBDA else principal.arn
+            text = f"User: {who} is not authorized to perform: {action} on resource: {repository.arn}"
+            raise signatures.Refused("AccessDenied", text)
+
+    def _check_deployment(self, request: Request, signed: signatures.Signed, action: str) -> Response | None:
+        def check_image(uri: str) -> Response | None:
+            policies = permissions.policies_of(signed.principal)
+            may = lambda needed: permissions.permits(policies, needed, None, {})  # noqa: E731
+            return ecr.check_image(uri, self._registry, may, self._sandboxes.image_size)
+
+        return deployments.check(request, action, signed.region, check_image)
 
     def _may_write(self, function: Function, bucket: str, key: str) -> bool:
         resource = f"arn:aws:s3:::{bucket}/{key}"
