@@ -5,13 +5,18 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import os
 import re
+import sys
 from collections.abc import Iterator
 
 import pytest
 from aws_emulator import Functions, policy
-from lambda_account import Account, start_account
+from lambda_account import BUCKET, Account, start_account
 
+import lithops_mini as lm
+from lithops_mini.compute.aws_lambda import LOG_GROUP as LOGS
+from lithops_mini.errors import WorkerDied
 from lithops_mini.runtimes import aws_account
 
 GROUPS = "arn:aws:logs:us-east-1:123456789012:log-group:"
@@ -99,3 +104,60 @@ def test_a_log_is_written_as_far_as_the_role_permits(account, functions, group):
     assert not printed(account.aws.role(f"nothing-{number}"))
     logs.delete_log_group(logGroupName=group)
     assert printed(account.aws.role(f"everything-{number}", policy(("logs:*", "*"))))
+
+
+# ---------------------------------------------------------------- what calls print
+
+
+@pytest.fixture
+def here(account, tmp_path, monkeypatch):
+    """A working directory with a profile of the account, and a home of its own."""
+    given = {"backend": "aws_lambda", "storage": "aws_s3", "storage_bucket": BUCKET, "aws": account.aws.account}
+    given["aws_lambda"] = {"role": account.role}
+    (tmp_path / "lithops_mini.yaml").write_text(json.dumps({"profiles": {"only": given}}))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def executor(here):
+    with lm.function_executor(max_workers=4, progress=False) as executor:
+        yield executor
+        executor.shutdown(cancel_futures=True)
+
+
+@pytest.fixture
+def gate(here):
+    """A file that functions wait for, and what makes it."""
+    path = here / "gate"
+    yield path
+    path.touch()
+
+
+def said(account, job_id):
+    """What calls of a job have printed: call and line."""
+    lines = (line.removeprefix(f"{job_id} call ") for line in messages(account, LOGS) if line.startswith(job_id))
+    return [(int(call), text) for call, _, text in (line.partition(": ") for line in lines)]
+
+
+def test_what_calls_print_is_in_the_log(account, executor):
+    def speak(x):
+        print(f"out {x}")
+        print(f"  err {x}\n", file=sys.stderr)
+
+    futures = executor.map(speak, range(3))
+    executor.get_result(futures)
+    expected = [(call, line) for call in range(3) for line in (f"out {call}", f"  err {call}", "")]
+    assert sorted(said(account, futures[0].job_id), key=lambda each: each[0]) == expected
+    assert futures[1].logs == "out 1\n  err 1\n\n"
+
+
+def test_the_last_words_of_a_process_are_in_the_log(account, executor):
+    def leave(x):
+        print("last words", flush=True)
+        os._exit(3)
+
+    future = executor.call_async(leave, (0,), retries=0)
+    with pytest.raises(WorkerDied):
+        future.result()
+    assert said(account, future.job_id) == [(0, "last words")]

@@ -54,7 +54,7 @@ def ask(worker: Worker, payload: bytes, seconds: float = 60) -> bytes:
 def test_an_event_is_a_message_and_its_answer_the_reply(worker, messages):
     reply = ask(worker, messages.payload(lambda x: x * x, range(5)))
     assert messages.values(reply) == [0, 1, 4, 9, 16]
-    assert worker_id(reply).startswith("lambda/0123456789abcdef.")
+    assert worker_id(reply) == "lambda/2026/11/21/[$LATEST]0123456789abcdef.1"
 
 
 def test_what_runs_when_the_invocation_ends_is_stopped_before_lambda_does(worker, messages):

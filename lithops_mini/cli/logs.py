@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import queue
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from lithops_mini.cli.job_store import open_storage, signing_key
 from lithops_mini.cli.options import Selection, config_options
 from lithops_mini.cli.table import count
-from lithops_mini.errors import InputError, NoSuchBucket
+from lithops_mini.errors import ConfigError, InputError, NoSuchBucket
 
 if TYPE_CHECKING:
+    from lithops_mini.compute.base import ComputeBackend
     from lithops_mini.job.manifest import JobRecord
     from lithops_mini.storage.base import StorageBackend
 
@@ -34,38 +35,54 @@ _OPEN = ("running", "unfinished")
 @click.option("--call", "only", metavar="N", type=click.IntRange(0), help="What this call prints, and nothing else.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what running calls print, until the job ends.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each line: job, call, line.")
+@click.option("--url", "only_url", is_flag=True, help="Print the address of the log's web page, and nothing else.")
 @config_options
-def logs(job: str | None, only: int | None, follow: bool, as_json: bool, selection: Selection) -> None:
+def logs(job: str | None, only: int | None, follow: bool, as_json: bool, only_url: bool, selection: Selection) -> None:
     """Show what the calls of a job have printed.
 
     JOB is the job's id, or the beginning of one; the last recorded one, if it is not given. What calls that have ended
-    printed comes from the job's record, call by call. What calls print that still run can be had from the docker
-    backend, from any terminal.
+    printed comes from the job's record, call by call. What calls print that still run can be had from the backends
+    docker and aws_lambda, from any terminal. With --call, what the record lacks comes from CloudWatch, where the call
+    ran on aws_lambda.
 
     \b
     Examples:
       lithops-mini logs
       lithops-mini logs 3f9c1a2b4d5e-M000 --call 7
       lithops-mini logs --follow
+      lithops-mini logs 3f9c --call 7 --url
       lithops-mini logs --json | jq -r 'select(.line | contains("error")).call'
     """
     from lithops_mini.job import manifest
 
     with open_storage(selection) as (storage, bucket):
         job_id = manifest.find_job(storage, bucket, job) if job else _latest(storage, bucket)
-        key = signing_key(job_id)
-        header = manifest.read_manifest(storage, bucket, job_id, key)
+        recorded = _Recorded.find(storage, bucket, job_id)
+        header = recorded.header
         if only is not None and only >= header["calls"]:
             raise InputError(f"{job_id} has {count(header['calls'], 'call')}, counted from 0: there is no call {only}")
-        if not job:
-            click.echo(f"{job_id}, {header['function']}:", err=True)
-        shown = _Shown(job_id, only, as_json)
-        record = manifest.read_job(storage, bucket, job_id)
-        if follow and record.state in _OPEN:
-            with _tail(replace(selection, backend=header["backend"])) as lines:
-                shown.settled(_logs(storage, bucket, job_id, key))
-                record = _follow(storage, bucket, job_id, lines, shown)
-        shown.settled(_logs(storage, bucket, job_id, key))
+        selection = replace(selection, backend=header["backend"])
+        with _keeper(selection) as keeper:
+            record, ended = recorded.now(), recorded.ended()
+            url = keeper.log_url(ended[only].worker if only in ended else "") if keeper is not None else None
+            if only_url:
+                if url is None:
+                    raise InputError(f"what {job_id} has printed is on no web page: it is of {header['backend']}")
+                click.echo(url)
+                return
+            if not job:
+                click.echo(f"{job_id}, {header['function']}:", err=True)
+            if url is not None:
+                click.echo(f"All that was logged: {url}", err=True)
+            shown = _Shown(job_id, only, as_json)
+            if follow and record.state in _OPEN:
+                with _tail(selection) as lines:
+                    shown.settled(recorded.ended())
+                    record = _follow(recorded, lines, shown)
+                ended = recorded.ended()
+            shown.settled(ended)
+            if keeper is not None and only is not None and _lacks_output(ended.get(only)) and only not in shown.calls:
+                shown.kept(only, keeper.read_log(job_id, only, header["created"]))
     asked = set(range(header["calls"]) if only is None else [only])
     if left := len(asked - shown.ended):
         hint = ", and --follow shows what is printed" if record.state in _OPEN else ""
@@ -81,14 +98,69 @@ def _latest(storage: StorageBackend, bucket: str) -> str:
         raise InputError(f"there are no jobs in the bucket {bucket!r} yet") from None
 
 
-def _logs(storage: StorageBackend, bucket: str, job_id: str, key: bytes) -> dict[int, bytes]:
-    """The output of each call that has ended, in order of the calls."""
-    from lithops_mini.job import manifest
+class _Ended(NamedTuple):
+    """What is recorded of a call that has ended."""
 
-    found: dict[int, bytes] = {}
-    for _, outcome in manifest.read_outcomes(storage, bucket, job_id, key):
-        found.setdefault(outcome.call, bytes(outcome.log))
-    return dict(sorted(found.items()))
+    worker: str  # its id; empty if none has answered
+    status: int
+    log: bytes
+
+
+def _lacks_output(ended: _Ended | None) -> bool:
+    """Whether a call may have printed more than its record says: it has none, or nobody lived to tell."""
+    from lithops_mini.wire import Status
+
+    return ended is None or not (ended.log or ended.status in (Status.OK, Status.ERROR))
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """A job in storage."""
+
+    storage: StorageBackend
+    bucket: str
+    job_id: str
+    key: bytes
+    header: dict[str, Any]
+
+    @staticmethod
+    def find(storage: StorageBackend, bucket: str, job_id: str) -> _Recorded:
+        from lithops_mini.job import manifest
+
+        key = signing_key(job_id)
+        return _Recorded(storage, bucket, job_id, key, manifest.read_manifest(storage, bucket, job_id, key))
+
+    def now(self) -> JobRecord:
+        from lithops_mini.job import manifest
+
+        return manifest.read_job(self.storage, self.bucket, self.job_id)
+
+    def ended(self) -> dict[int, _Ended]:
+        """The calls that have ended, in order."""
+        from lithops_mini.job import manifest
+
+        found: dict[int, _Ended] = {}
+        for worker, outcome in manifest.read_outcomes(self.storage, self.bucket, self.job_id, self.key):
+            found.setdefault(outcome.call, _Ended(worker, outcome.status, bytes(outcome.log)))
+        return dict(sorted(found.items()))
+
+
+@contextmanager
+def _keeper(selection: Selection) -> Iterator[ComputeBackend | None]:
+    """The backend, if it keeps what calls print, and can be used here: a job's record is shown without it too."""
+    from lithops_mini import registry
+
+    try:
+        config = selection.load()
+        found = registry.find("compute", config.backend)
+        keeper: ComputeBackend | None = found(config.compute_options) if found.keeps_log else None
+    except ConfigError:
+        keeper = None
+    try:
+        yield keeper
+    finally:
+        if keeper is not None:
+            keeper.close()
 
 
 @contextmanager
@@ -106,14 +178,12 @@ def _tail(selection: Selection) -> Iterator[Lines]:
         backend.close()
 
 
-def _follow(storage: StorageBackend, bucket: str, job_id: str, lines: Lines, shown: _Shown) -> JobRecord:
+def _follow(recorded: _Recorded, lines: Lines, shown: _Shown) -> JobRecord:
     """Show what comes until the job has ended; return its record."""
-    from lithops_mini.job import manifest
-
     look = time.monotonic()
     while True:
         if time.monotonic() >= look:
-            record = manifest.read_job(storage, bucket, job_id)
+            record = recorded.now()
             if record.state not in _OPEN:
                 return record
             look = time.monotonic() + _LOOK
@@ -130,6 +200,7 @@ class _Shown:
         self._as_json = as_json
         self._live: dict[int, tuple[int, str]] = {}  # of a call: how many lines were seen as it ran, and the last
         self.ended: set[int] = set()
+        self.calls: set[int] = set()  # of which something was shown
 
     def printed(self, job_id: str, call: int, line: str) -> None:
         """Show a line that a running call has printed."""
@@ -137,18 +208,23 @@ class _Shown:
             self._live[call] = self._live.get(call, (0, ""))[0] + 1, line
             self._show(call, [line])
 
-    def settled(self, logs: dict[int, bytes]) -> None:
+    def kept(self, call: int, lines: Iterable[str]) -> None:
+        """Show lines that the platform has kept of a call."""
+        self._show(call, list(lines))
+
+    def settled(self, ended: Mapping[int, _Ended]) -> None:
         """Show what calls that have ended printed, as far as it was not seen."""
-        for call, log in logs.items():
+        for call, its in ended.items():
             if call not in self.ended:
                 self.ended.add(call)
-                lines = log.decode(errors="replace").splitlines()
+                lines = its.log.decode(errors="replace").splitlines()
                 seen = self._live.pop(call, None)
                 self._show(call, lines if seen is None else _after(lines, *seen))
 
     def _show(self, call: int, lines: Sequence[str]) -> None:
         if not lines or self._only not in (None, call):
             return
+        self.calls.add(call)
         if self._as_json:
             lines = [json.dumps({"job": self._job_id, "call": call, "line": line}) for line in lines]
         elif self._only is None:

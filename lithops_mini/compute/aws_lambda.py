@@ -8,12 +8,12 @@ import threading
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from lithops_mini.compute import aws_errors
+from lithops_mini.compute import aws_errors, aws_tail
 from lithops_mini.compute.aws_connections import Connections
 from lithops_mini.compute.base import Activation, ComputeBackend
 from lithops_mini.compute.inbox import Expected, Inbox
@@ -24,7 +24,7 @@ from lithops_mini.runtimes.function import LOSSES_PREFIX, Setup
 from lithops_mini.runtimes.recipe import Recipe
 from lithops_mini.storage.aws_s3 import AwsOptions
 from lithops_mini.storage.base import WorkerNeeds
-from lithops_mini.worker.aws_lambda import MAX_EVENT, MAX_MESSAGE, seal
+from lithops_mini.worker.aws_lambda import MAX_EVENT, MAX_MESSAGE, WORKER_PREFIX, seal
 
 logger = logging.getLogger("lithops_mini.aws_lambda")
 
@@ -133,6 +133,7 @@ class AwsLambdaCompute(ComputeBackend):
     max_payload = MAX_MESSAGE
     max_reply = MAX_MESSAGE
     composes: ClassVar[bool] = False  # a function has the worker only, and its role may not invoke
+    keeps_log: ClassVar[bool] = True
     stops: ClassVar[bool] = False
 
     def __init__(self, options: AwsLambdaOptions) -> None:
@@ -194,6 +195,18 @@ class AwsLambdaCompute(ComputeBackend):
         if refused := told.get("refused"):
             raise InvocationError(refused["text"], reason=Reason(refused["reason"]), retryable=refused["retryable"])
         return b64decode(told["reply"])
+
+    def tail(self, take: aws_tail.Take) -> AbstractContextManager[None]:
+        client = self._aws.client("logs", retries={"total_max_attempts": 1}, read_timeout=20)
+        return aws_tail.tail(client, self._options.log_group, take)
+
+    def read_log(self, job: str, call: int, since: float) -> Iterator[str]:
+        client = self._aws.client("logs", retries={"mode": "standard", "total_max_attempts": 6})
+        return aws_tail.read(client, self._options.log_group, job, call, since)
+
+    def log_url(self, worker_id: str = "") -> str | None:
+        stream = worker_id.removeprefix(WORKER_PREFIX).rpartition(".")[0]
+        return aws_tail.console_url(self._aws.client("logs"), self._options.log_group, stream)
 
     def close(self) -> None:
         with self._lock:

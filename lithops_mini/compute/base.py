@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -71,6 +71,7 @@ class ComputeBackend(ABC):
     max_reply: int  # bytes of one reply
     shares_files: ClassVar[bool] = False  # workers see this machine's files under the same paths
     shows_output: ClassVar[bool] = False  # it logs what calls print, at DEBUG, while they run
+    keeps_log: ClassVar[bool] = False  # what calls print stays where they ran: read_log and log_url tell of it
     isolates: ClassVar[bool] = True  # a call that kills its process does not kill ours
     stops: ClassVar[bool] = True  # a call that runs can be stopped from here, be it by closing the backend
     composes: ClassVar[bool] = True  # functions can start executors of their own
@@ -119,6 +120,18 @@ class ComputeBackend(ABC):
             f"{type(self).__name__} shows what calls print, while they run, only in the program that runs the job: with"
             " log_level DEBUG"
         )
+
+    def read_log(self, job: str, call: int, since: float) -> Iterator[str]:
+        """Yield the lines that a call has printed since a time, in seconds since the epoch, in all its attempts.
+
+        As far as ``keeps_log`` says that there are any. It may be asked of a backend that is not deployed. Raises
+        ``ConfigError`` and ``InvocationError``.
+        """
+        return iter(())
+
+    def log_url(self, worker_id: str = "") -> str | None:
+        """The web page of a worker's log, or without one of all workers'; ``None`` if there is no such page."""
+        return None
 
     @abstractmethod
     def close(self) -> None:

@@ -30,7 +30,13 @@ CMD ["{HANDLER}"]
 """
 """The end of the Dockerfile of a function's image: AWS's own runtime client is what Lambda starts."""
 
-ENTRY = b"from lithops_mini.worker.aws_lambda import Worker\n\nhandler = Worker()\n"
+ENTRY = b"""\
+from lithops_mini.worker.aws_lambda import Worker
+from lithops_mini.worker.output import show_output
+
+show_output()
+handler = Worker()
+"""
 # What the Python of Lambda has anyway, and what an image must have: any version, so that users may ask for theirs.
 _PROVIDED = ("boto3", "botocore")
 _IMAGE_PACKAGES = ("awslambdaric", "boto3")

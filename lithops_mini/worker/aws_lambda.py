@@ -40,6 +40,9 @@ SEAL = "LITHOPS_MINI_SEAL"
 """The variable of a function with the key of its sealed events, in hexadecimal."""
 _FRESH = 5.0  # seconds in which nobody looks whether the reply to an event is still wanted
 
+WORKER_PREFIX = "lambda/"
+"""What the id of a worker begins with; the name of its log stream follows."""
+
 
 class Context(Protocol):
     """What Lambda tells of an invocation."""
@@ -63,13 +66,11 @@ class Worker:
 
     def __init__(self) -> None:
         # The name of a log stream is as unique as its sandbox, and leads to what the sandbox has logged.
-        stream = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME", "").rpartition("]")[2]
+        stream = os.environ.get("AWS_LAMBDA_LOG_STREAM_NAME") or os.urandom(8).hex()
         directory = tempfile.mkdtemp(prefix="lithops-mini-")
         # Where Lambda's own runtime has the packages of layers from, another process would not look for them.
         path = os.pathsep.join(filter(None, sys.path))
-        self._supervisor = Supervisor(
-            f"lambda/{stream or os.urandom(8).hex()}", directory, environment={"PYTHONPATH": path}
-        )
+        self._supervisor = Supervisor(f"{WORKER_PREFIX}{stream}", directory, environment={"PYTHONPATH": path})
         self._supervisor.start()
         if SEAL in os.environ:  # every reply goes to storage: its SDK loads while the runner starts
             import_module("botocore.session")

@@ -269,6 +269,7 @@ class Supervisor:
 
     def _settle_death(self, runner: RunnerProcess, message: _Message) -> None:
         """The runner has ended: an outcome for the call it was at, and the others are given back."""
+        self._show_rest(runner, message)
         log = self._last_words(runner, message)
         by_kernel = runner.killed_by_kernel()
         code = self._discard()
@@ -318,6 +319,10 @@ class Supervisor:
     def _show(self, message: _Message, output: bytes) -> None:
         for line in output.decode(errors="replace").splitlines():
             logger.debug("call %d: %s", message.calls[message.done].id, line, extra={"job": self._header[1]["job"]})
+
+    def _show_rest(self, runner: RunnerProcess, message: _Message) -> None:
+        if message.done < message.kept and logger.isEnabledFor(logging.DEBUG):
+            self._show(message, runner.read_log(message.log_shown, max(0, runner.log_size() - message.log_shown)))
 
     def _watch_output(self, runner: RunnerProcess, message: _Message) -> None:
         size = runner.log_size()
