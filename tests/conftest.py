@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,9 +15,12 @@ from docker import DockerClient
 from docker_engine import start_docker
 from engines import Engine, EngineMissing, install_swift, start_moto, start_swift
 from hypothesis import settings
+from proxy import Proxy
 
+import lithops_mini as lm
 from lithops_mini.runtimes import image
 from lithops_mini.runtimes.recipe import Recipe
+from lithops_mini.storage.base import StorageBackend
 
 # The contracts are tests, although they are shipped; said before any test module imports them.
 pytest.register_assert_rewrite("lithops_mini.testing.compute", "lithops_mini.testing.storage")
@@ -25,6 +29,7 @@ pytest.register_assert_rewrite("lithops_mini.testing.compute", "lithops_mini.tes
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
 
+_numbers = itertools.count()
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -38,6 +43,23 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
                 patch.delenv(name)
         patch.setenv("HOME", str(directory))
         yield directory
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[lm.FunctionExecutor]:
+    """An executor for the tests of a module, whose calls run in two other processes."""
+    with lm.localhost_executor(max_workers=2, progress=False) as executor:
+        yield executor
+
+
+@pytest.fixture(scope="module", params=["localhost", "inline"])
+def executor(request: pytest.FixtureRequest) -> Iterator[lm.FunctionExecutor]:
+    """Executors for the tests of a module, which run on each; a module may have another one."""
+    if request.param == "localhost":
+        yield request.getfixturevalue("workers")
+    else:
+        with lm.function_executor("inline", progress=False) as inline:
+            yield inline
 
 
 def missing_engine(what: str) -> NoReturn:
@@ -63,6 +85,32 @@ def moto() -> Iterator[Engine]:
     """moto's server: exact conditional writes, IAM policies."""
     with start_moto() as engine:
         yield engine
+
+
+@pytest.fixture
+def proxy(swift: Engine) -> Iterator[Proxy]:
+    """A proxy before Swift, which does what a test says."""
+    with Proxy(swift) as proxy:
+        yield proxy
+    assert proxy.errors == []
+
+
+@pytest.fixture(params=["aws", "cos"])
+def backend(request: pytest.FixtureRequest, proxy: Proxy) -> Iterator[StorageBackend]:
+    """The backends of the S3 family, behind the proxy; a module may have others."""
+    import test_storage_s3
+
+    storage: StorageBackend = getattr(test_storage_s3, request.param)(proxy.engine)
+    yield storage
+    storage.close()
+
+
+@pytest.fixture
+def bucket(backend: StorageBackend) -> str:
+    """An empty bucket."""
+    name = f"bucket-{next(_numbers)}"
+    backend.create_bucket(name)
+    return name
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,6 @@ import lithops_mini as lm
 from lithops_mini.executor import FunctionExecutor
 
 LARGE = 400 << 10  # bytes: more than travels in a message
-
-
-@pytest.fixture(scope="module", params=["localhost", "inline"])
-def executor(request: pytest.FixtureRequest) -> Iterator[FunctionExecutor]:
-    with lm.function_executor(request.param, progress=False) as executor:
-        yield executor
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[FunctionExecutor]:
-    """Where it matters that calls run in another process, and several at once."""
-    with lm.localhost_executor(max_workers=2, progress=False) as executor:
-        yield executor
 
 
 def double(x: int) -> int:

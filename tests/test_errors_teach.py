@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -21,20 +20,6 @@ import pytest
 import lithops_mini as lm
 from lithops_mini.errors import CallError, CallTimeout, LithopsMiniError, RemoteError, WorkerDied
 from lithops_mini.job.settle import RemoteTraceback
-
-
-@pytest.fixture(scope="module", params=["localhost", "inline"])
-def executor(request: pytest.FixtureRequest) -> Iterator[lm.FunctionExecutor]:
-    settings = {"max_workers": 2} if request.param == "localhost" else {}
-    with lm.function_executor(request.param, progress=False, **settings) as shared:
-        yield shared
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[lm.FunctionExecutor]:
-    """Where it matters that calls run in another process."""
-    with lm.localhost_executor(max_workers=2, progress=False) as shared:
-        yield shared
 
 
 def parse(x: Any) -> float:

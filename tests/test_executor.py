@@ -25,9 +25,8 @@ LARGE = 400 << 10  # bytes: more than travels in a message
 
 
 @pytest.fixture(scope="module")
-def executor() -> Iterator[lm.FunctionExecutor]:
-    with lm.localhost_executor(max_workers=2, progress=False) as shared:
-        yield shared
+def executor(workers: lm.FunctionExecutor) -> lm.FunctionExecutor:
+    return workers
 
 
 @pytest.fixture

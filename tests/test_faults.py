@@ -23,17 +23,11 @@ from lithops_mini.executor import FunctionExecutor
 LIMIT = 30  # seconds after which a result that should be there "promptly" is taken for one that never comes
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[FunctionExecutor]:
-    with lm.localhost_executor(max_workers=2, progress=False) as executor:
-        yield executor
-
-
 @pytest.fixture
-def executor(shared: FunctionExecutor) -> Iterator[FunctionExecutor]:
+def executor(workers: FunctionExecutor) -> Iterator[FunctionExecutor]:
     """One executor for all tests here: after each it must work as before, on both of its workers."""
-    yield shared
-    assert shared.get_result(shared.map(abs, range(-20, 0), chunksize=1), timeout=LIMIT) == list(range(20, 0, -1))
+    yield workers
+    assert workers.get_result(workers.map(abs, range(-20, 0), chunksize=1), timeout=LIMIT) == list(range(20, 0, -1))
 
 
 # -- death, and how often

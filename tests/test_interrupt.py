@@ -30,18 +30,12 @@ from lithops_mini.worker.process import RunnerProcess
 LIMIT = 30
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[FunctionExecutor]:
-    with lm.localhost_executor(max_workers=2, progress=False) as executor:
-        yield executor
-
-
 @pytest.fixture
-def executor(shared: FunctionExecutor) -> Iterator[FunctionExecutor]:
+def executor(workers: FunctionExecutor) -> Iterator[FunctionExecutor]:
     """After each test both of its workers are free again, and promptly."""
-    yield shared
+    yield workers
     began = time.monotonic()
-    assert shared.get_result(shared.map(abs, range(20), chunksize=1), timeout=LIMIT) == list(range(20))
+    assert workers.get_result(workers.map(abs, range(20), chunksize=1), timeout=LIMIT) == list(range(20))
     assert time.monotonic() - began < 5
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 
 import pytest
-from proxy import INTERNAL_ERROR, LOST_ANSWER, LOST_REQUEST, SLOW_DOWN, TRUNCATED, Fault, Proxy
+from proxy import INTERNAL_ERROR, LOST_ANSWER, LOST_REQUEST, SLOW_DOWN, TRUNCATED, Fault
 from test_report import WHERE, call
-from test_storage_s3 import aws, cos, settings_of
+from test_storage_s3 import settings_of
 
 import lithops_mini as lm
 from lithops_mini.errors import AccessDenied
@@ -16,7 +15,6 @@ from lithops_mini.records import Requests
 from lithops_mini.report import summary
 from lithops_mini.testing.storage import MIB
 
-_numbers = itertools.count()
 CLASSES = {"get": "gets", "head": "gets", "delete": "deletes", "abort": "deletes"}  # all else is a put
 
 
@@ -34,27 +32,6 @@ def by_workers(futures):
     for future in futures:
         total = total.plus(Requests(future.stats.storage_puts, future.stats.storage_gets, future.stats.storage_deletes))
     return total
-
-
-@pytest.fixture
-def proxy(swift):
-    with Proxy(swift) as proxy:
-        yield proxy
-    assert proxy.errors == []
-
-
-@pytest.fixture(params=[aws, cos], ids=["aws_s3", "ibm_cos"])
-def backend(request, proxy):
-    storage = request.param(proxy.engine)
-    yield storage
-    storage.close()
-
-
-@pytest.fixture
-def bucket(backend, proxy):
-    name = f"requests-{next(_numbers)}"
-    backend.create_bucket(name)
-    return name
 
 
 @pytest.fixture

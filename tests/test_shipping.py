@@ -25,20 +25,6 @@ from lithops_mini.errors import InputError
 from lithops_mini.worker.call import set_environment
 
 
-@pytest.fixture(scope="module", params=["localhost", "inline"])
-def executor(request: pytest.FixtureRequest) -> Iterator[lm.FunctionExecutor]:
-    settings = {"max_workers": 2} if request.param == "localhost" else {}
-    with lm.function_executor(request.param, progress=False, **settings) as shared:
-        yield shared
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[lm.FunctionExecutor]:
-    """Where it matters that calls run in another process."""
-    with lm.localhost_executor(max_workers=2, progress=False) as shared:
-        yield shared
-
-
 class Local:
     """A directory on ``sys.path`` whose modules are forgotten afterwards."""
 

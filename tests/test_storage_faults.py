@@ -25,9 +25,8 @@ from proxy import (
     SLOW_DOWN,
     TRUNCATED,
     Fault,
-    Proxy,
 )
-from test_storage_s3 import aws, cos, settings_of
+from test_storage_s3 import settings_of
 
 import lithops_mini as lm
 from lithops_mini.errors import (
@@ -41,30 +40,6 @@ from lithops_mini.errors import (
 from lithops_mini.storage import s3
 from lithops_mini.storage.api import Storage
 from lithops_mini.testing.storage import MIB
-
-_numbers = itertools.count()
-
-
-@pytest.fixture
-def proxy(swift):
-    with Proxy(swift) as proxy:
-        yield proxy
-    assert proxy.errors == []
-
-
-@pytest.fixture(params=[aws, cos], ids=["aws_s3", "ibm_cos"])
-def backend(request, proxy):
-    storage = request.param(proxy.engine)
-    yield storage
-    storage.close()
-
-
-@pytest.fixture
-def bucket(backend, proxy):
-    name = f"faults-{next(_numbers)}"
-    backend.create_bucket(name)
-    proxy.reset()
-    return name
 
 
 def first(kind, *faults):
