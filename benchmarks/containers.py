@@ -18,7 +18,7 @@ from pathlib import Path
 import docker
 import lithops_peer
 from data_in_parts import PARTITION, our_words, text, together
-from measure import DATA, WORKERS, Row, main, ratios, seconds, side_by_side, spread
+from measure import DATA, ROUND, WORKERS, Row, in_turn, main, ratios, seconds, seconds_beside, side_by_side, spread
 from one_call import IMPORT, run
 
 import lithops_mini as lm
@@ -73,13 +73,9 @@ def executors() -> Iterator[list[lm.FunctionExecutor]]:
 
 
 def warm(both: Sequence[lm.FunctionExecutor], quick: bool) -> list[Row]:
-    rounds, one_round = (5 if quick else 20), 50
-    taken: list[list[float]] = [[], []]
-    for _ in range(rounds):
-        for figures, executor in zip(taken, both, strict=True):
-            figures += [1000 * seconds(lambda ex=executor: ex.submit(nothing, 1).result()) for _ in range(one_round)]
-    median, slow = ([statistics.quantiles(figures, n=20)[n] for figures in taken] for n in (9, 18))
-    what = f"one warm call in a container, submit to result, of {rounds * one_round:,}"
+    rounds = 5 if quick else 20
+    median, slow = in_turn(rounds, *(lambda ex=ex: ex.submit(nothing, 1).result() for ex in both))
+    what = f"one warm call in a container, submit to result, of {rounds * ROUND:,}"
     return [
         Row(
             f"{what}: median; localhost",
@@ -121,15 +117,8 @@ def words(both: Sequence[lm.FunctionExecutor], size: int, rounds: int) -> Row:
 
     mine, other = side_by_side(rounds, *(partial(seconds, partial(count, ex)) for ex in both))
     assert all(result == results[0] for result in results)
-    slower = ratios(mine, other)
-    return Row(
-        f"count the words of {size >> 20:,} MiB in {WORKERS} containers, parts of {PARTITION >> 20} MiB; localhost",
-        spread(mine, "{:.2f}", " s"),
-        spread(other, "{:.2f}", " s"),
-        spread(slower, "{:.2f}", " x"),
-        "at most 1.15 x",
-        statistics.median(slower) <= 1.15,
-    )
+    work = f"count the words of {size >> 20:,} MiB in {WORKERS} containers, parts of {PARTITION >> 20} MiB"
+    return seconds_beside(f"{work}; localhost", mine, other, 1.15)
 
 
 # -- cold starts

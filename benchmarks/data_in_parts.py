@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import random
-import statistics
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -14,7 +13,7 @@ from operator import add
 from pathlib import Path
 from time import sleep
 
-from measure import DATA, WORKERS, Row, executor, main, ratios, seconds, side_by_side, spread
+from measure import DATA, WORKERS, Row, executor, main, seconds, seconds_beside, side_by_side
 
 from lithops_mini.worker.data import DataObject
 
@@ -157,23 +156,14 @@ def measure(quick: bool) -> Sequence[Row]:
             ex.get_result(whole)
             assert whole.stats is not None
             peak = whole.stats.peak_memory / 1e6
-    rows = []
-    for what, (mine, theirs), limit in (
-        (f"count the words of {name}; by hand on ProcessPoolExecutor", counted, 1.1),
-        (f"read {name}; the file by read(1 MiB), ProcessPoolExecutor", read, 1.25),
-        (f"lines of {name}; the file line by line, ProcessPoolExecutor", iterated, 1.25),
-    ):
-        slower = ratios(mine, theirs)
-        rows.append(
-            Row(
-                what,
-                spread(mine, "{:.2f}", " s"),
-                spread(theirs, "{:.2f}", " s"),
-                spread(slower, "{:.2f}", " x"),
-                f"at most {limit:g} x",
-                statistics.median(slower) <= limit,
-            )
+    rows = [
+        seconds_beside(what, mine, theirs, most)
+        for what, (mine, theirs), most in (
+            (f"count the words of {name}; by hand on ProcessPoolExecutor", counted, 1.1),
+            (f"read {name}; the file by read(1 MiB), ProcessPoolExecutor", read, 1.25),
+            (f"lines of {name}; the file line by line, ProcessPoolExecutor", iterated, 1.25),
         )
+    ]
     what = f"lines of {size >> 20:,} MiB in one worker, its peak memory"
     return [*rows, Row(what, f"{peak:.0f} MB", "", "", "under 150 MB", peak < 150)]
 

@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 DATA = Path(__file__).parent / "data"
 WORKERS = 2
+ROUND = 50
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,16 @@ def side_by_side(rounds: int, *functions: Callable[[], T]) -> list[list[T]]:
     return [list(column) for column in figures]
 
 
+def in_turn(rounds: int, *functions: Callable[[], object]) -> tuple[list[float], list[float]]:
+    """Milliseconds of each function, the median and the 95th percentile, of so many rounds of ``ROUND`` calls each."""
+    taken: list[list[float]] = [[] for _ in functions]
+    for _ in range(rounds):
+        for figures, function in zip(taken, functions, strict=True):
+            figures += [1000 * seconds(function) for _ in range(ROUND)]
+    twentieths = [statistics.quantiles(figures, n=20) for figures in taken]
+    return [each[9] for each in twentieths], [each[18] for each in twentieths]
+
+
 def spread(values: Sequence[float], form: str = "{:.3g}", unit: str = "") -> str:
     """The median, and the least and the most."""
     median, least, most = (form.format(value) for value in (statistics.median(values), min(values), max(values)))
@@ -65,6 +76,13 @@ def spread(values: Sequence[float], form: str = "{:.3g}", unit: str = "") -> str
 def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
     """Round by round."""
     return [a / b for a, b in zip(above, below, strict=True)]
+
+
+def seconds_beside(what: str, ours: Sequence[float], peer: Sequence[float], most: float) -> Row:
+    """The seconds of the same work, round by round; ours should take at most ``most`` times as long."""
+    slower = ratios(ours, peer)
+    told = (spread(ours, "{:.2f}", " s"), spread(peer, "{:.2f}", " s"), spread(slower, "{:.2f}", " x"))
+    return Row(what, *told, f"at most {most:g} x", statistics.median(slower) <= most)
 
 
 @contextmanager

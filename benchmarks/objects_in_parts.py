@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import statistics
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from data_in_parts import PARTITION, count_lines, count_words, our_lines, our_words, text, together
-from measure import WORKERS, Row, main, ratios, seconds, side_by_side, spread
+from measure import WORKERS, Row, main, seconds, seconds_beside, side_by_side
 from s3_service import BUCKET, Engine, config, sdk_client, start_swift
 
 import lithops_mini as lm
@@ -69,15 +68,8 @@ def compared(ex: lm.FunctionExecutor, pool: ProcessPoolExecutor, size: int, roun
 
         mine, other = side_by_side(rounds, lambda: seconds(reduced), lambda: seconds(pooled))
         assert all(result == results[0] for result in results)
-        slower = ratios(mine, other)
-        yield Row(
-            f"count the {what} of {size >> 20:,} MiB in S3, {PARTITION >> 20} MiB a part; boto3, ProcessPoolExecutor",
-            spread(mine, "{:.2f}", " s"),
-            spread(other, "{:.2f}", " s"),
-            spread(slower, "{:.2f}", " x"),
-            "at most 1.1 x",
-            statistics.median(slower) <= 1.1,
-        )
+        work = f"count the {what} of {size >> 20:,} MiB in S3, {PARTITION >> 20} MiB a part"
+        yield seconds_beside(f"{work}; boto3, ProcessPoolExecutor", mine, other, 1.1)
 
 
 def measure(quick: bool) -> Sequence[Row]:

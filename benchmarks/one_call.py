@@ -6,10 +6,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 
-from measure import DATA, WORKERS, Row, executor, main, seconds, side_by_side, spread
+from measure import DATA, ROUND, WORKERS, Row, executor, in_turn, main, side_by_side, spread
 
 # A program from its first line to its first result. It is told when it was started, by a clock all processes share.
 FIRST_RESULT = {
@@ -66,20 +66,13 @@ def run(code: str, *arguments: str) -> str:
 
 def warm(quick: bool) -> list[Row]:
     rounds = 5 if quick else 20
-    one_round = 50
     with ProcessPoolExecutor(WORKERS) as pool:
         list(pool.map(time.sleep, [0.1] * WORKERS))
         with executor() as ex:
-            calls: list[Callable[[], object]] = [
-                lambda: ex.submit(nothing, 1).result(),
-                lambda: pool.submit(nothing, 1).result(),
-            ]
-            taken: list[list[float]] = [[], []]
-            for _ in range(rounds):
-                for figures, call in zip(taken, calls, strict=True):
-                    figures += [1000 * seconds(call) for _ in range(one_round)]
-    median, slow = ([statistics.quantiles(figures, n=20)[n] for figures in taken] for n in (9, 18))
-    what = f"one warm call, submit to result, of {rounds * one_round:,}"
+            median, slow = in_turn(
+                rounds, lambda: ex.submit(nothing, 1).result(), lambda: pool.submit(nothing, 1).result()
+            )
+    what = f"one warm call, submit to result, of {rounds * ROUND:,}"
     return [
         Row(
             f"{what}: median; ProcessPoolExecutor",

@@ -71,6 +71,12 @@ def begun(executor: lm.FunctionExecutor) -> None:
     until(lambda: any(executor.storage.list_keys(None, MARKS)), "the call runs")
 
 
+def returned(future: lm.ResponseFuture[Any], value: object, *, attempt: int) -> None:
+    assert future.result(LIMIT) == value
+    assert future.stats is not None
+    assert future.stats.attempt == attempt
+
+
 # -- deaths
 
 
@@ -81,9 +87,7 @@ def test_a_call_whose_container_is_killed_is_run_again(
     begun(executor)
     (victim,) = containers(docker_engine)
     victim.kill()
-    assert future.result(LIMIT) == "again"
-    assert future.stats is not None
-    assert future.stats.attempt == 2
+    returned(future, "again", attempt=2)
 
 
 @pytest.mark.parametrize("how", ["kill", "remove"])
@@ -117,9 +121,7 @@ def test_a_container_out_of_memory_is_known_by_the_engines_record(settings: Sett
 def test_a_call_out_of_memory_gets_a_larger_container_where_that_is_wanted(settings: Settings) -> None:
     with lm.function_executor(**settings, retries=3, on_oom="double") as executor:
         future = executor.call_async(fill_disk_and_memory, 300, runtime_memory=64)
-        assert future.result(LIMIT) == 300
-        assert future.stats is not None
-        assert future.stats.attempt == 4  # 64, 128, 256 and 512 MiB, each and the worker's 64
+        returned(future, 300, attempt=4)  # 64, 128, 256 and 512 MiB, each and the worker's 64
 
 
 def test_a_container_that_is_stuck_is_replaced(
@@ -131,18 +133,14 @@ def test_a_container_that_is_stuck_is_replaced(
     begun(executor)
     (victim,) = containers(docker_engine)
     victim.pause()
-    assert future.result(LIMIT) == "again"
-    assert future.stats is not None
-    assert future.stats.attempt == 2
+    returned(future, "again", attempt=2)
 
 
 def test_a_quiet_call_is_not_stuck(executor: lm.FunctionExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(container, "_QUIET", 0.1)
     monkeypatch.setattr(container, "_PATIENCE", 1.0)
     future = executor.submit(time.sleep, 2)
-    assert future.result(LIMIT) is None
-    assert future.stats is not None
-    assert future.stats.attempt == 1
+    returned(future, None, attempt=1)
 
 
 def test_containers_killed_every_second_cost_no_result(settings: Settings, docker_engine: docker.DockerClient) -> None:
