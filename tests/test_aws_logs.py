@@ -11,12 +11,13 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from aws_emulator import Functions, policy
+from aws_emulator import Functions, policy, start_aws
 from lambda_account import BUCKET, Account, start_account
 
 import lithops_mini as lm
+from lithops_mini.compute import aws_errors
 from lithops_mini.compute.aws_lambda import LOG_GROUP as LOGS
-from lithops_mini.errors import WorkerDied
+from lithops_mini.errors import Reason, WorkerDied
 from lithops_mini.runtimes import aws_account
 
 GROUPS = "arn:aws:logs:us-east-1:123456789012:log-group:"
@@ -161,3 +162,80 @@ def test_the_last_words_of_a_process_are_in_the_log(account, executor):
     with pytest.raises(WorkerDied):
         future.result()
     assert said(account, future.job_id) == [(0, "last words")]
+
+
+# ---------------------------------------------------------------- errors
+
+AT_IMPORT = "print('importing', flush=True)\n"
+FAILURES = {
+    "exit": ("print('words', flush=True) or os._exit(3)", "lost its sandbox", "exit status 3", ["words"]),
+    "segfault": ("print('words') or os.kill(os.getpid(), 11)", "lost its sandbox", "segmentation fault", ["words"]),
+    "timeout": ("print('words') or time.sleep(9)", "over its time", "Task timed out after 1.00 seconds", ["words"]),
+    "call": ("print('0123456789ab-M000 call 7: words') or os._exit(3)", "lost its sandbox", "", ["call 7: words"]),
+    "many": ("[print(n) for n in range(99)] and os._exit(3)", "lost its sandbox", "", [str(n) for n in range(91, 99)]),
+    "silent": ("os._exit(3)", "lost its sandbox", "exit status 3", []),
+    "import": (f"{AT_IMPORT}import absent", "failed (Runtime.ImportModuleError: ", "'absent'", ["importing"]),
+    "no handler": ("", "failed (Runtime.HandlerNotFound: ", "'handler' missing", []),
+    "exit at import": (f"{AT_IMPORT}import os; os._exit(4)", "lost its sandbox", "exit status 4", ["importing"]),
+}
+
+
+@pytest.mark.parametrize("what", FAILURES)
+def test_an_error_has_the_last_words_before_it(functions, what):
+    code, text, cause, words = FAILURES[what]
+    if "import" in what or not code:
+        name = functions.make(code or "x = 1")
+        answer = functions.invoke(name, LogType="Tail")
+    else:
+        name = functions.make(Timeout=1)
+        answer = functions.invoke(name, {"do": "python", "code": code}, LogType="Tail")
+    assert answer["FunctionError"] == "Unhandled"
+    error = str(aws_errors.failed(json.dumps(answer["value"]).encode(), answer["LogResult"], name))
+    first, *lines = error.splitlines()
+    assert first.startswith(f"the function {name} ")
+    assert text in first
+    assert cause in first
+    assert first.endswith("; the end of its log:") == bool(words)
+    assert lines == [f"  {line}" for line in words]
+
+
+def test_an_error_at_import_has_its_traceback(functions):
+    name = functions.make(f"{AT_IMPORT}raise ValueError(9)")
+    answer = functions.invoke(name, LogType="Tail")
+    error = str(aws_errors.failed(json.dumps(answer["value"]).encode(), answer["LogResult"], name))
+    first, *lines = error.splitlines()
+    assert first == f"the function {name} failed (ValueError: 9); the end of its log:"
+    assert lines[0] == "  importing"
+    assert lines[-2].endswith('/module.py", line 2, in <module>')
+    assert lines[-1].strip() == "raise ValueError(9)"
+    assert "frozen" not in error
+
+
+def test_what_only_lambda_writes_is_left_out():
+    """Lines that the emulator does not write: of an extension that crashes, of tracing, of a slow start."""
+    log = """INIT_START Runtime Version: python:3.12.v30\tRuntime Version ARN: arn:aws:lambda:eu-west-1::runtime:0
+EXTENSION\tName: watcher\tState: Started\tEvents: [INVOKE]
+START of my program
+START RequestId: 1-2 Version: $LATEST
+RequestId: 1-2 Error: exit status 1
+Extension.Crash
+END RequestId: 1-2
+REPORT RequestId: 1-2\tDuration: 1.00 ms\tBilled Duration: 1 ms\tMemory Size: 512 MB\tMax Memory Used: 90 MB\t
+XRAY TraceId: 1-5\tSegmentId: 6\tSampled: true
+"""
+    body = {"errorType": "Extension.Crash", "errorMessage": "RequestId: 1-2 Error: exit status 1"}
+    error = aws_errors.failed(json.dumps(body).encode(), base64.b64encode(log.encode()).decode(), "f")
+    assert (error.reason, error.retryable) == (Reason.DIED, True)
+    assert str(error).endswith("; the end of its log:\n  START of my program")
+
+
+def test_out_of_memory_says_how_much_there_was(tmp_path, docker_engine):
+    with start_aws(tmp_path, "--sandbox", "docker") as aws:
+        functions = Functions(aws)
+        name = functions.make(MemorySize=128)
+        code = "print('words') or len([b'x' * (1 << 20) for _ in range(999)])"
+        answer = functions.invoke(name, {"do": "python", "code": code}, LogType="Tail")
+    error = aws_errors.failed(json.dumps(answer["value"]).encode(), answer["LogResult"], name)
+    assert error.reason == Reason.OUT_OF_MEMORY
+    assert f"the function {name} ran out of memory, with 128 of 128 MB in use (Runtime." in str(error)
+    assert str(error).endswith("; the end of its log:\n  words")

@@ -39,6 +39,13 @@ _CODES: dict[str, tuple[Reason, bool]] = {
 # Failures before a request has left.
 _NOT_SENT = (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError)
 _LINES = 8  # of a function's log in an error
+# Lines of the log that are Lambda's own, and say no more than the failure itself.
+_OWN = re.compile(
+    r"((START|END|REPORT) )?RequestId: .*|(INIT_START|EXTENSION|TELEMETRY|XRAY)\b.*|\S+ \S+ Task timed out after .*"
+    r"|(Runtime|Extension|Sandbox)\.\w+|.*\tLAMBDA_WARNING: .*|\s*File \"<frozen .*|\s*"
+)
+_TRACEBACK = "Traceback (most recent call last):"
+_OF_CALL = re.compile(r"\S+-[A-Z]\d+ (?=call \d+: )")
 _MEMORY = re.compile(r"\tMemory Size: (\d+) MB\tMax Memory Used: (\d+) MB")
 _FULL = 0.95  # of its memory that a sandbox which ran out of it has used, at least: it is measured now and then
 
@@ -85,13 +92,22 @@ def lost_event(record: bytes) -> tuple[str, InvocationError] | None:
 def failed(said: bytes, log: str, name: str) -> InvocationError:
     """What a function's failure means: ``said`` is its body, ``log`` the end of its log in base64."""
     kind, message = _parsed(said)
-    shown = b64decode(log).decode(errors="replace").strip()
+    shown = b64decode(log).decode(errors="replace").replace("\xa0", " ")
     reason, retryable, text = _judged(kind, message, shown)
-    lines = shown.splitlines()[-_LINES:]
+    if reason == Reason.OUT_OF_MEMORY and (figures := _MEMORY.search(shown)):
+        text = f"{text}, with {figures[2]} of {figures[1]} MB in use"
     text = f"the function {name} {text} ({': '.join(filter(None, (kind, message)))})"
-    if lines:
+    if lines := _words(shown, f"[ERROR] {kind}: {message}"):
         text = "\n  ".join((f"{text}; the end of its log:", *lines))
     return InvocationError(text, reason=reason, retryable=retryable)
+
+
+def _words(log: str, known: str) -> list[str]:
+    """The last lines of a log, but for what Lambda itself has written there, and what is ``known``."""
+    lines = [line for line in log.splitlines() if line != known and not _OWN.fullmatch(line)]
+    if lines and lines[-1] == _TRACEBACK:  # of nothing
+        lines.pop()
+    return [_OF_CALL.sub("", line, count=1) for line in lines[-_LINES:]]
 
 
 def _parsed(said: bytes) -> tuple[str, str]:
