@@ -98,12 +98,11 @@ class FunctionExecutor:
             self._storage: StorageBackend = registry.find("storage", self.config.storage)(self.config.storage_options)
             self._storage.create_bucket(job.storage_bucket)
             needs = self._storage.worker_needs(job.storage_bucket)
-            self._inbox = Inbox(self.config.storage, self._storage, job.storage_bucket, self.executor_id)
-            if not needs.paths or needs.endpoint is not None:
-                self._compute.use_inbox(self._inbox)
+            if needs.remote:
+                inbox = Inbox(self.config.storage, self._storage, job.storage_bucket, self.executor_id)
+                self._compute.use_inbox(inbox)
             self._compute.deploy(needs)
-            # Without an address of its own, a storage with directories here is these directories.
-            self._stores = self._compute.reaches_files or not needs.paths or needs.endpoint is not None
+            self._stores = self._compute.reaches_files or needs.remote
         except BaseException:
             self._compute.close()
             raise
@@ -413,7 +412,6 @@ class FunctionExecutor:
         finally:
             self._dispatcher.close()
             self._compute.close()
-            self._inbox.close()
             self._dispatcher.join()
             self._recorder.close()
             _open_executors.discard(self)

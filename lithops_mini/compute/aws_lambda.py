@@ -217,6 +217,8 @@ class AwsLambdaCompute(ComputeBackend):
             logger.warning(text, left, self._options.max_time)
         if self._connections is not None:
             self._connections.end()
+        if self._inbox is not None:
+            self._inbox.close()
 
     # -- functions
 

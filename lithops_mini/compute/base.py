@@ -96,7 +96,10 @@ class ComputeBackend(ABC):
         """
 
     def use_inbox(self, inbox: Inbox) -> None:  # noqa: B027 - most services answer
-        """Replies may come by this way too. Called once, before ``deploy``, if workers reach the storage it is in."""
+        """Replies may come by this way too; who uses it closes it.
+
+        Called once, before ``deploy``, if the storage can be reached from other machines.
+        """
 
     @abstractmethod
     def deploy(self, needs: WorkerNeeds) -> None:

@@ -59,6 +59,11 @@ class WorkerNeeds:
     paths: tuple[HostPath, ...] = ()
     endpoint: str | None = None  # the URL of the service, where one was given
 
+    @property
+    def remote(self) -> bool:
+        """Whether it is reached from another machine: without an address, a storage with directories is these."""
+        return not self.paths or self.endpoint is not None
+
 
 class StorageBackend(ABC):
     """Bytes under (bucket, key). All methods may be called from many threads at once.

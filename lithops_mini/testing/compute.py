@@ -31,6 +31,7 @@ import pytest
 
 from lithops_mini import records, registry
 from lithops_mini.compute.base import Activation, ComputeBackend
+from lithops_mini.compute.inbox import Inbox
 from lithops_mini.config import Config, load
 from lithops_mini.errors import (
     CallTimeout,
@@ -120,12 +121,17 @@ class ComputeContract:
         return found
 
     @pytest.fixture
-    def make_backend(self, kind: type[ComputeBackend], config: Config) -> Iterator[Callable[[], ComputeBackend]]:
+    def make_backend(
+        self, kind: type[ComputeBackend], config: Config, trace: Trace, needs: WorkerNeeds
+    ) -> Iterator[Callable[[], ComputeBackend]]:
         """Makes instances of the backend, which are closed after the test."""
         made: list[ComputeBackend] = []
 
         def make() -> ComputeBackend:
             made.append(kind(config.compute_options))  # type: ignore[call-arg]  # as the seam says
+            if needs.remote:
+                bucket, number = config.job.storage_bucket, os.urandom(6).hex()
+                made[-1].use_inbox(Inbox(config.storage, trace.storage.backend, bucket, number))
             return made[-1]
 
         yield make
