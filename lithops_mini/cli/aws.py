@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lithops_mini.compute.aws_lambda import AwsLambdaOptions
     from lithops_mini.runtimes.aws_account import Account
     from lithops_mini.runtimes.aws_lambda import Functions
+    from lithops_mini.runtimes.aws_stack import Stack
 
 _PREFIX = "lithops-mini"
 _LONGEST_ROLE = 64  # characters of a name
@@ -60,33 +61,43 @@ def _options(function: Callback) -> Callback:
 @aws.command()
 @_options
 @click.option("--data", metavar="BUCKET", multiple=True, help="Bucket whose objects functions may read. Repeatable.")
+@click.option("--cloudformation", is_flag=True, help="Make bucket, log group and role as a stack of CloudFormation.")
 @click.option("--no-test", is_flag=True, help="Do not run `lithops-mini test` at the end.")
-def setup(data: tuple[str, ...], no_test: bool, yes: bool, dry_run: bool, **given: Any) -> None:
+def setup(data: tuple[str, ...], cloudformation: bool, no_test: bool, yes: bool, dry_run: bool, **given: Any) -> None:
     """Make the bucket, the log group, the role and the function; write the profile; try it.
 
     What is there stays as it is, so it may be run again: after it was interrupted, or with other data buckets. A
-    profile that is there is completed; it may say the region, an endpoint, or settings of the functions.
+    profile that is there is completed; it may say the region, an endpoint, or settings of the functions. A stack that
+    is there is brought up to date, with --cloudformation or without.
 
     \b
     Examples:
       lithops-mini aws setup --dry-run
       lithops-mini aws setup --region eu-central-1 --data my-data
-      lithops-mini aws setup -p prod --yes
+      lithops-mini aws setup -p prod --cloudformation --yes
     """
     from lithops_mini.cli.profile_file import write_profile
     from lithops_mini.runtimes.aws_account import policy
+    from lithops_mini.runtimes.aws_stack import template
 
     place = _Place.find(**given, dry_run=dry_run)
     account, log_group = place.account, place.options.log_group
     buckets = list(data) or account.data_buckets(place.role)
     document = policy(place.bucket, buckets, account.log_group_arn(log_group))
-    _tell(place, f"read by functions  {', '.join(buckets) or 'no other bucket'}")
+    stacked = cloudformation or place.stack.there
+    _tell(place, f"read by functions  {', '.join(buckets) or 'no other bucket'}", stacked=stacked)
     click.echo(f"The role permits this, and nothing else:\n{json.dumps(document, indent=2)}")
+    if stacked and dry_run:
+        click.echo(f"The template of the stack:\n{template()}")
     if not (yes or dry_run or click.confirm("Set it up?", err=True)):
         raise click.Abort
-    account.make_bucket(place.bucket)
-    account.make_log_group(log_group)
-    account.make_role(place.role, document)
+    if stacked:
+        place.stack.settle()
+        place.stack.make(place.parameters(buckets))
+    else:
+        account.make_bucket(place.bucket)
+        account.make_log_group(log_group)
+        account.make_role(place.role, document)
     if not dry_run:
         write_profile(place.file, place.profile, place.completed())
         click.echo(f"profile {place.profile} of {place.file} written")
@@ -104,8 +115,8 @@ def setup(data: tuple[str, ...], no_test: bool, yes: bool, dry_run: bool, **give
 def teardown(yes: bool, dry_run: bool, **given: Any) -> None:
     """Remove what setup has made: functions, layers, logs, role, bucket and profile.
 
-    A bucket, a role or a log group that was there before stays. So does a bucket with objects that are not of jobs. It
-    may be run again after it was interrupted.
+    A bucket, a role or a log group that was there before stays. So does a bucket with objects that are not of jobs. A
+    stack that setup has made is deleted. It may be run again after it was interrupted.
 
     \b
     Examples:
@@ -118,19 +129,25 @@ def teardown(yes: bool, dry_run: bool, **given: Any) -> None:
     functions = place.functions()
     arn = place.options.role or place.account.role_arn(place.role)
     found = [each for each in functions.functions() if each["Role"] == arn]
-    _tell(place, f"functions          {', '.join(each['FunctionName'] for each in found) or 'none'}")
+    names = ", ".join(each["FunctionName"] for each in found) or "none"
+    _tell(place, f"functions          {names}", stacked=place.stack.there)
     if not (yes or dry_run or click.confirm("Remove them, with all logs and all that jobs have stored?", err=True)):
         raise click.Abort
     for each in found:
         _say("lambda:DeleteFunction", {"FunctionName": each["FunctionName"]})
     if not dry_run:
         functions.delete_functions(found)
-    account = place.account
+    account, log_group = place.account, place.options.log_group
     steps: dict[str, Callable[[], bool]] = {
-        f"log group {place.options.log_group}": lambda: account.remove_log_group(place.options.log_group),
+        f"log group {log_group}": lambda: account.remove_log_group(log_group),
         f"role {place.role}": lambda: account.remove_role(place.role),
         f"bucket {place.bucket}": lambda: account.remove_bucket(place.bucket),
     }
+    if place.stack.there:
+        if place.stack.parameters.get("MakeLogGroup") == "yes":
+            del steps[f"log group {log_group}"]
+        del steps[f"role {place.role}"]
+        place.stack.remove()
     for name, remove in steps.items():
         if not remove():
             click.echo(f"kept the {name}: it is not of setup's making, or holds what is not of jobs")
@@ -144,6 +161,7 @@ class _Place:
     """An account, a profile, and the names of what is there, or is to be."""
 
     account: Account
+    stack: Stack
     options: AwsLambdaOptions
     file: Path
     profile: str
@@ -167,6 +185,7 @@ class _Place:
         from lithops_mini.config.source import LOCAL_FILE, find_file
         from lithops_mini.runtimes.aws import Aws
         from lithops_mini.runtimes.aws_account import Account
+        from lithops_mini.runtimes.aws_stack import Stack
 
         file = Path(find_file(config_file) or LOCAL_FILE).expanduser()
         written = read_profile(file, profile) or {}
@@ -182,17 +201,37 @@ class _Place:
             bucket = bucket or (config.job.storage_bucket if "storage_bucket" in written else None)
             role = role or (options.role.rpartition("/")[2] if options.role else None)
         options = replace(options, region=region or options.region)
-        account = Account(Aws(options), _say, dry=dry_run)
+        aws = Aws(options)
+        account = Account(aws, _say, dry=dry_run)
         bucket = bucket or account.default_bucket
         if role is None:
             role = (bucket if bucket.startswith(_PREFIX) else f"{_PREFIX}-{bucket}")[:_LONGEST_ROLE]
-        return _Place(account, options, file, profile, bucket, role, written)
+        stack = Stack(aws, role, _say, dry=dry_run)
+        return _Place(account, stack, options, file, profile, bucket, role, written)
 
     def functions(self) -> Functions:
         from lithops_mini.compute.aws_lambda import AwsLambdaCompute
 
         role = self.account.role_arn(self.role)
-        return AwsLambdaCompute(replace(self.options, role=role, region=self.account.region)).runtimes()
+        return AwsLambdaCompute(replace(self.options, role=role, region=self.account.region)).runtimes(self.bucket)
+
+    def parameters(self, data: Sequence[str]) -> dict[str, str]:
+        """Of the stack, which makes what is not there, and goes on having what it has made."""
+        account, before, log_group = self.account, self.stack.parameters, self.options.log_group
+        if not self.stack.there and account.has_role(self.role):
+            raise ConfigError(
+                f"there is a role {self.role}, which no stack has made: name another with --role, or remove what setup"
+                " has made without --cloudformation, with lithops-mini aws teardown"
+            )
+        has = ("Bucket", self.bucket, account.has_bucket), ("LogGroup", log_group, account.has_log_group)
+        makes = {
+            f"Make{what}": "yes"
+            if (before.get(what), before.get(f"Make{what}")) == (name, "yes") or not there(name)
+            else "no"
+            for what, name, there in has
+        }
+        buckets = ",".join(account.bucket_arn(each) for each in data)
+        return {"Bucket": self.bucket, "Role": self.role, "LogGroup": log_group, "DataBuckets": buckets, **makes}
 
     def completed(self) -> dict[str, Any]:
         """The profile with all that jobs need."""
@@ -223,7 +262,7 @@ def _deploy(place: _Place, dry_run: bool) -> None:
     click.echo(f"function {built.name} {'made' if built.new else 'is there'}")
 
 
-def _tell(place: _Place, line: str) -> None:
+def _tell(place: _Place, line: str, *, stacked: bool) -> None:
     account = place.account
     for name, value in {
         "account": f"{account.number}, as {account.caller}",
@@ -231,6 +270,7 @@ def _tell(place: _Place, line: str) -> None:
         "bucket of jobs": place.bucket,
         "role": place.role,
         "log group": place.options.log_group,
+        **({"stack": place.stack.name} if stacked else {}),
     }.items():
         click.echo(f"{name:<18} {value}")
     click.echo(line)

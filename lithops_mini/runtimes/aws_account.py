@@ -27,6 +27,7 @@ TRUST: dict[str, Any] = {
 """Who may have the role: functions."""
 
 POLICY = "lithops-mini"  # the name of the role's one policy
+_OWN = (OWN_PREFIX, f"{LOSSES_PREFIX}lithops-mini-")  # what keys of jobs begin with
 _TAG, _VALUE = "lithops-mini", "setup"
 _TAGS = [{"Key": _TAG, "Value": _VALUE}]
 _KEPT_DAYS = 14  # of logs
@@ -85,6 +86,9 @@ class Account:
         """A name for the bucket of the jobs that nobody else has."""
         return f"lithops-mini-{self.number}-{self.region}"
 
+    def bucket_arn(self, name: str) -> str:
+        return f"arn:{self._partition}:s3:::{name}"
+
     def role_arn(self, name: str) -> str:
         return f"arn:{self._partition}:iam::{self.number}:role/{name}"
 
@@ -97,6 +101,19 @@ class Account:
             statements = (self._policy(role) or {}).get("Statement", ())
         found = next((each["Resource"] for each in statements if each.get("Sid") == "ListData"), ())
         return [str(arn).rpartition(":")[2] for arn in found]
+
+    def has_bucket(self, name: str) -> bool:
+        """Whether the bucket is there. ``ConfigError`` if it is another account's, or of another region."""
+        with translated(f"look for the bucket {name}"):
+            return self._has_bucket(name)
+
+    def has_log_group(self, name: str) -> bool:
+        with translated(f"look for the log group {name}"):
+            return self._log_group(name) is not None
+
+    def has_role(self, name: str) -> bool:
+        with translated(f"look for the role {name}"):
+            return self._role(name) is not None
 
     # -- making
 
@@ -209,15 +226,15 @@ class Account:
             raise
 
     def _own_objects(self, bucket: str) -> Iterator[list[dict[str, str]]]:
-        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=OWN_PREFIX)
-        for page in pages:
-            if found := page.get("Contents"):
-                yield [{"Key": each["Key"]} for each in found]
+        for prefix in _OWN:
+            for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+                if found := page.get("Contents"):
+                    yield [{"Key": each["Key"]} for each in found]
 
     def _others(self, bucket: str) -> bool:
         """Whether there are objects that are not jobs' own."""
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=bucket)
-        return any(not each["Key"].startswith(OWN_PREFIX) for page in pages for each in page.get("Contents", ()))
+        return any(not each["Key"].startswith(_OWN) for page in pages for each in page.get("Contents", ()))
 
     def _log_group(self, name: str) -> Mapping[str, Any] | None:
         pages = self._logs.get_paginator("describe_log_groups").paginate(logGroupNamePrefix=name)
