@@ -158,7 +158,7 @@ def test_layers_bring_packages_and_leave_with_the_last_function(account, tmp_pat
     with lm.function_executor(**given) as executor:
         assert executor.get_result(executor.submit(red)) == "#f00"
         assert executor.get_result(executor.map(lambda _: red(), [0], runtime_memory=256)) == ["#f00"]
-        runtimes = executor._compute.runtimes()
+        runtimes = executor._compute.runtimes(BUCKET)
         name = runtimes.name(runtimes.recipe(("botocore",)))
         (found,) = [each for each in runtimes.list() if each.name == name]
         assert found.current

@@ -227,7 +227,7 @@ def _open(selection: Selection) -> Iterator[_Opened]:
     config = selection.load()
     backend = registry.find("compute", config.backend)(config.compute_options)
     try:
-        yield _Opened(config, backend.runtimes())
+        yield _Opened(config, backend.runtimes(config.job.storage_bucket))
     finally:
         backend.close()
 

@@ -169,15 +169,12 @@ class AwsLambdaCompute(ComputeBackend):
         self._check_storage(needs)
         with self._lock:
             if self._functions is None:
-                self._functions = self._all_functions()
+                self._functions = self.runtimes("" if self._inbox is None else self._inbox.bucket)
                 self._recipe = self._functions.recipe(needs.packages)
                 self._concurrency = min(self._options.max_workers, self._functions.concurrency())
             if self._client is None:
                 self._connect()
         self._ready(self._options.memory)
-
-    def runtimes(self) -> Functions:
-        return self._all_functions()
 
     def invoke(self, payload: bytes, activation: Activation) -> bytes:
         memory = self._options.memory if activation.memory is None else -(-activation.memory >> 20)
@@ -222,7 +219,7 @@ class AwsLambdaCompute(ComputeBackend):
 
     # -- functions
 
-    def _all_functions(self) -> Functions:
+    def runtimes(self, bucket: str) -> Functions:
         options = self._options
         if options.role is None:
             raise ConfigError(
@@ -236,7 +233,7 @@ class AwsLambdaCompute(ComputeBackend):
             disk=options.disk,
             subnets=options.subnets,
             security_groups=options.security_groups,
-            losses=None if self._inbox is None or not self._by_event else self._inbox.bucket,
+            losses=bucket if self._by_event else None,
             environment=options.environment,
             tags=options.tags,
             log_group=options.log_group,

@@ -109,8 +109,11 @@ class ComputeBackend(ABC):
         what the workers cannot be given.
         """
 
-    def runtimes(self) -> Runtimes:
-        """What the workers of this backend run in, where that is built first; ``ConfigError`` if nothing is."""
+    def runtimes(self, bucket: str) -> Runtimes:
+        """What the workers of this backend run in, where that is built first; ``ConfigError`` if nothing is.
+
+        ``bucket``: of the jobs.
+        """
         raise ConfigError(f"{type(self).__name__} builds no runtime: its workers run in what is there")
 
     def tail(self, take: Callable[[str, int, str], object]) -> AbstractContextManager[None]:

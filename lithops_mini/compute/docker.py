@@ -145,11 +145,14 @@ class DockerCompute(ComputeBackend):
         if self._options.runtime:
             image.check(self._client, self._options.runtime)
         else:
-            recipe = self.runtimes().recipe(needs.packages)
+            recipe = self._images().recipe(needs.packages)
             self._image = image.ensure(self._client, recipe, _Teller(recipe.name)).name
         self._reap()
 
-    def runtimes(self) -> image.Images:
+    def runtimes(self, bucket: str) -> image.Images:
+        return self._images()
+
+    def _images(self) -> image.Images:
         options = self._options
         recipe = Recipe(base=options.base or "", dockerfile=options.dockerfile, requirements=options.requirements)
         return image.Images(self._client, recipe, options.runtime)
