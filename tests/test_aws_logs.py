@@ -5,20 +5,32 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import logging
 import os
+import queue
 import re
+import signal
+import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
+import yaml
+from attempts import until
 from aws_emulator import Functions, policy, start_aws
+from click.testing import CliRunner
 from lambda_account import BUCKET, Account, start_account
 
 import lithops_mini as lm
+from lithops_mini.cli.app import app
 from lithops_mini.compute import aws_errors
 from lithops_mini.compute.aws_lambda import LOG_GROUP as LOGS
-from lithops_mini.errors import Reason, WorkerDied
+from lithops_mini.compute.aws_lambda import AwsLambdaCompute, AwsLambdaOptions
+from lithops_mini.errors import ConfigError, Reason, WorkerDied
 from lithops_mini.runtimes import aws_account
+from lithops_mini.worker.output import show_output
 
 GROUPS = "arn:aws:logs:us-east-1:123456789012:log-group:"
 _numbers = itertools.count()
@@ -239,3 +251,207 @@ def test_out_of_memory_says_how_much_there_was(tmp_path, docker_engine):
     assert error.reason == Reason.OUT_OF_MEMORY
     assert f"the function {name} ran out of memory, with 128 of 128 MB in use (Runtime." in str(error)
     assert str(error).endswith("; the end of its log:\n  words")
+
+
+# ---------------------------------------------------------------- who reads it
+
+
+def logs(*arguments, code=0):
+    result = CliRunner().invoke(app, ["logs", *arguments], prog_name="lithops-mini")
+    assert result.exit_code == code, result.output
+    return result
+
+
+def wait_at(gate, *, then=None):
+    """A function that says where it is, waits for a file, and says one thing more, or does ``then``."""
+
+    def work(x):
+        print(f"{x} waits", flush=True)
+        while not os.path.exists(gate):
+            time.sleep(0.01)
+        if then is not None:
+            os.kill(os.getppid(), then)
+            time.sleep(60)
+        print(f"{x} goes on", end="")
+        return x
+
+    return work
+
+
+@pytest.mark.timeout(120)
+def test_another_process_sees_lines_as_they_are_printed(account, executor, gate):
+    other = executor.submit(print, "another job's")
+    futures = executor.map(wait_at(str(gate)), range(2), chunksize=1)
+    command = [sys.executable, "-W", "error", "-m", "lithops_mini", "logs", "--follow", futures[0].job_id]
+    other.result(60)
+    until(lambda: len(said(account, futures[0].job_id)) == 2, "both calls have begun")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as follower:
+        assert {follower.stdout.readline() for _ in range(2)} == {"call 0: 0 waits\n", "call 1: 1 waits\n"}
+        assert not any(future.done() for future in futures)
+        gate.touch()
+        assert executor.get_result(futures) == [0, 1]
+        assert sorted(follower.stdout) == ["call 0: 0 goes on\n", "call 1: 1 goes on\n"]
+        assert (follower.wait(), follower.stderr.read()) == (0, "")
+
+
+def test_what_a_call_prints_that_has_not_ended(account, executor, gate):
+    future = executor.submit(wait_at(str(gate)), 5)
+    executor._recorder.flush()
+    until(lambda: said(account, future.job_id), "the call has begun")
+    found = logs(future.job_id, "--call", "0")
+    assert found.stdout == "5 waits\n"
+    assert found.stderr.startswith(f"Not ended: 1 call of {future.job_id}; the job is running")
+    gate.touch()
+    assert future.result(60) == 5
+
+
+def test_the_last_words_of_a_call_that_died_with_its_sandbox(account, executor, gate):
+    future = executor.call_async(wait_at(str(gate), then=signal.SIGSEGV), (5,), retries=0)
+    until(lambda: said(account, future.job_id), "the call has begun")
+    gate.touch()
+    with pytest.raises(WorkerDied, match="segmentation fault") as caught:
+        future.result(60)
+    assert str(caught.value).endswith("; the end of its log:\n  call 0: 5 waits")
+    executor.shutdown()
+    assert logs("--call", "0").stdout == "5 waits\n"
+    line = json.loads(logs("--call", "0", "--json").stdout)
+    assert line == {"job": future.job_id, "call": 0, "line": "5 waits"}
+
+
+def test_a_call_that_printed_nothing_is_not_looked_for(account, executor):
+    future = executor.submit(abs, -1)
+    future.result()
+    executor.shutdown()
+    account.aws.own("requests", "DELETE")
+    found = logs("--call", "0")
+    assert (found.stdout, found.stderr) == ("", f"{future.job_id}, abs:\n")
+    assert not [action for action in account.aws.own("requests") if action.startswith("logs:")]
+
+
+def test_the_page_in_the_console(account, here, executor):
+    future = executor.submit(print, "x")
+    future.result()
+    executor.shutdown()
+    text = f"what {future.job_id} has printed is on no web page: it is of aws_lambda"
+    assert text in logs("--url", code=1).stderr  # an emulator has none
+    profile = yaml.safe_load((here / "lithops_mini.yaml").read_text())["profiles"]["only"]
+    profile["aws_s3"] = profile.pop("aws")
+    profile["aws_lambda"]["region"] = "eu-central-1"
+    (here / "lithops_mini.yaml").write_text(json.dumps({"profiles": {"only": profile}}))
+    of_all = (
+        "https://console.aws.amazon.com/cloudwatch/home?region=eu-central-1"
+        "#logsV2:log-groups/log-group/$252Faws$252Flambda$252Flithops-mini"
+    )
+    assert logs("--url").stdout == f"{of_all}\n"
+    stream = future.stats.worker_id.removeprefix("lambda/").rpartition(".")[0]
+    name = stream.replace("/", "$252F").replace("[$", "$255B$2524").replace("]", "$255D")
+    assert logs("--url", "--call", "0").stdout == f"{of_all}/log-events/{name}\n"
+    found = logs("--call", "0")
+    assert found.stdout == "x\n"
+    assert found.stderr.endswith(f"All that was logged: {of_all}/log-events/{name}\n")
+
+
+@pytest.mark.parametrize(
+    ("region", "console"),
+    [
+        ("eu-central-1", "console.aws.amazon.com"),
+        ("cn-north-1", "console.amazonaws.cn"),
+        ("us-gov-west-1", "console.amazonaws-us-gov.com"),
+    ],
+)
+def test_consoles_of_partitions(region, console):
+    backend = AwsLambdaCompute(AwsLambdaOptions(region=region, log_group="mine"))
+    page = f"https://{console}/cloudwatch/home?region={region}#logsV2:log-groups/log-group/mine"
+    assert backend.log_url() == page
+    assert backend.log_url("lambda/2026/11/21/f[$LATEST]0a.3") == (
+        f"{page}/log-events/2026$252F11$252F21$252Ff$255B$2524LATEST$255D0a"
+    )
+    elsewhere = AwsLambdaOptions(region=region, endpoint_url="http://127.0.0.1:1")
+    assert AwsLambdaCompute(elsewhere).log_url() is None
+
+
+@pytest.fixture
+def stream(account, group):
+    """A stream of a group: ``put((age, message)...)`` writes to it."""
+    client = account.aws.client("logs")
+    client.create_log_group(logGroupName=group)
+    client.create_log_stream(logGroupName=group, logStreamName="s")
+
+    def put(*events):
+        now = time.time()
+        told = [{"timestamp": int((now - age) * 1000), "message": message} for age, message in events]
+        client.put_log_events(logGroupName=group, logStreamName="s", logEvents=told)
+
+    return put
+
+
+def test_each_line_is_taken_once_also_one_that_comes_late(account, group, stream):
+    backend = AwsLambdaCompute(AwsLambdaOptions(**account.aws.account, log_group=group))
+    taken = queue.SimpleQueue()
+    stream(
+        (1000, "x-M000 call 1: too old\n"), (800, "x-M000 call 1: before: it\n"), (1, "x-M000 call 1: a call 2: b\n")
+    )
+    with backend.tail(lambda *line: taken.put(line)):
+        assert [taken.get(timeout=10) for _ in range(2)] == [
+            ("x-M000", 1, "before: it"),
+            ("x-M000", 1, "a call 2: b"),
+        ]
+        stream((0, "START RequestId: 1 of a call\n"), (0, "y-C000 call 20: \n"))
+        assert taken.get(timeout=10) == ("y-C000", 20, "")
+        stream((5, "x-M000 call 1: late\n"))
+        assert taken.get(timeout=10) == ("x-M000", 1, "late")
+        stream((0, "x-M000 call 1: new"))
+        assert taken.get(timeout=10) == ("x-M000", 1, "new")
+        began = time.monotonic()
+    assert time.monotonic() - began < 2
+    assert taken.empty()
+    assert not [thread for thread in threading.enumerate() if thread.name == "lithops_mini-tail"]
+    assert list(backend.read_log("x-M000", 1, time.time() - 900)) == ["before: it", "late", "a call 2: b", "new"]
+    assert list(backend.read_log("x-M000", 2, 0)) == []
+
+
+def test_who_may_not_read_is_told(account, group):
+    keys = account.aws.user(f"runner-{next(_numbers)}", policy(("lambda:*", "*")))
+    given = {**account.aws.account, **{name.removeprefix("aws_"): value for name, value in keys.items()}}
+    backend = AwsLambdaCompute(AwsLambdaOptions(**given))
+    with pytest.raises(ConfigError, match="logs:FilterLogEvents"), backend.tail(print):
+        pass
+    with pytest.raises(ConfigError, match="logs:FilterLogEvents"):
+        list(backend.read_log("x-M000", 1, 0))
+    missing = AwsLambdaCompute(AwsLambdaOptions(**account.aws.account, log_group=group))
+    with pytest.raises(ConfigError, match=f"cannot read the log group {group}: ResourceNotFound"), missing.tail(print):
+        pass
+
+
+# ---------------------------------------------------------------- how much is written
+
+
+@pytest.fixture
+def show(monkeypatch, capsys):
+    """Print lines of a call, the second given; returns what came out."""
+    logger = logging.getLogger("lithops_mini.worker")
+    before = logger.level, logger.propagate, logger.handlers[:]
+    show_output()
+
+    def printed(call, lines, at):
+        monkeypatch.setattr("time.monotonic", lambda: at)
+        for line in lines:
+            logger.debug("call %d: %s", call, line, extra={"job": "x-M000"})
+        return capsys.readouterr().out.splitlines()
+
+    yield printed
+    logger.setLevel(before[0])
+    logger.propagate, logger.handlers = before[1:]
+
+
+def test_of_a_call_that_prints_without_end_little_is_written(show):
+    lines = ["y" * 1000] * 100
+    first = show(1, lines, 100.0)
+    assert sum(map(len, first)) < 66 << 10
+    assert first[:-1] == [f"x-M000 call 1: {'y' * 1000}"] * 64
+    assert first[-1] == "x-M000 call 1: ... from here on only 1 KiB a second, and the rest left out ..."
+    assert show(1, lines, 100.1) == []
+    assert len(show(1, lines, 103.1)) == 3
+    assert show(1, ["last words"], 104.0) == ["x-M000 call 1: last words"]
+    assert len(show(2, lines, 104.0)) == 65
+    assert show(3, ["é" * 8000], 104.0)[0].encode()[:-4].endswith("é".encode())
