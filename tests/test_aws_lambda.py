@@ -212,14 +212,6 @@ def test_runtime_commands(account, tmp_path, monkeypatch, capsys):
     assert name not in command("runtime", "list")
 
 
-def test_throttles_and_deaths_of_sandboxes_cost_no_result(tmp_path):
-    """A seventh of the sandboxes are killed, and there are never more than three."""
-    with start_account(tmp_path, "--concurrency", "3", "--crash", "0.14", "--seed", "5") as account:
-        with lm.function_executor(**account.executor(max_workers=8, retries=9)) as executor:
-            values = executor.get_result(executor.map(lambda x: x * x, range(60), chunksize=2))
-        assert values == [x * x for x in range(60)]
-
-
 def test_memory_of_a_sandbox_that_is_full(tmp_path, docker_engine):
     """Containers have the function's memory: the runner is killed, and the worker lives to tell."""
 
