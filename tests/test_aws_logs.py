@@ -28,9 +28,14 @@ from lithops_mini.cli.app import app
 from lithops_mini.compute import aws_errors
 from lithops_mini.compute.aws_lambda import LOG_GROUP as LOGS
 from lithops_mini.compute.aws_lambda import AwsLambdaCompute, AwsLambdaOptions
+from lithops_mini.config import load
 from lithops_mini.errors import ConfigError, Reason, WorkerDied
 from lithops_mini.runtimes import aws_account
+from lithops_mini.storage.localhost import LocalhostStorage
+from lithops_mini.testing.messages import Messages
 from lithops_mini.worker.output import show_output
+from lithops_mini.worker.process import RunnerProcess
+from lithops_mini.worker.supervisor import Supervisor
 
 GROUPS = "arn:aws:logs:us-east-1:123456789012:log-group:"
 _numbers = itertools.count()
@@ -455,3 +460,27 @@ def test_of_a_call_that_prints_without_end_little_is_written(show):
     assert show(1, ["last words"], 104.0) == ["x-M000 call 1: last words"]
     assert len(show(2, lines, 104.0)) == 65
     assert show(3, ["é" * 8000], 104.0)[0].encode()[:-4].endswith("é".encode())
+
+
+def test_lines_of_the_next_call_are_not_taken_for_the_last_one_s(show, tmp_path, monkeypatch, capsys):
+    """A call ends, and the next one prints, between the supervisor's look at the log and its reading."""
+    config = load(storage="localhost", storage_path=str(tmp_path / "s"))
+    storage = LocalhostStorage(config.storage_options)
+    storage.create_bucket(config.job.storage_bucket)
+    read = RunnerProcess.read_log
+
+    def read_late(runner, start, size):
+        until(lambda: b"of call 1" in read(runner, 0, 100), "the next call prints")
+        return read(runner, start, size)
+
+    def speak(x):
+        print(f"of call {x}", flush=True)
+        time.sleep(0.1)
+
+    monkeypatch.setattr(RunnerProcess, "read_log", read_late)
+    supervisor = Supervisor("w", str(tmp_path))
+    try:
+        supervisor.run(Messages(config, storage).payload(speak, range(2)))
+    finally:
+        supervisor.close()
+    assert re.findall(r"call \d+: .*", capsys.readouterr().out) == ["call 0: of call 0", "call 1: of call 1"]

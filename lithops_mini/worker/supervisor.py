@@ -328,6 +328,9 @@ class Supervisor:
         size = runner.log_size()
         if size > message.log_shown and logger.isEnabledFor(logging.DEBUG):
             new = runner.read_log(message.log_shown, size - message.log_shown)
+            runner.drain()
+            if next(wire.iter_frame_ends(runner.buffer), 0):
+                return  # the call has ended meanwhile, and this may be the next one's
             self._show(message, new[: new.rfind(b"\n") + 1])
             message.log_shown += new.rfind(b"\n") + 1
         if size > _LOG_LIMIT:
