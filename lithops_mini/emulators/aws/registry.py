@@ -23,7 +23,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from moto.ecr.models import Image, Repository, ecr_backends
 
+from lithops_mini.emulators.aws import manifests
 from lithops_mini.emulators.aws.account import ACCOUNT
+from lithops_mini.emulators.aws.manifests import Wrong
 from lithops_mini.emulators.aws.signatures import Refused
 
 USER = "AWS"
@@ -40,14 +42,6 @@ _TLS = 0x16  # how a handshake begins: engines try that first
 _MANIFESTS = re.compile(r"/v2/([^/]+)/(.+)/manifests/([^/]+)")
 _BLOBS = re.compile(r"/v2/([^/]+)/(.+)/blobs/sha256:([0-9a-f]{64})")
 _UPLOADS = re.compile(r"/v2/([^/]+)/(.+)/blobs/uploads/([0-9a-f-]*)")
-
-
-class Pushed(Image):
-    """An image whose size is that of its layers; moto takes its configuration's."""
-
-    def get_image_size_in_bytes(self) -> int:
-        manifest = json.loads(self.image_manifest)
-        return sum(each["size"] for each in [manifest.get("config", {"size": 0}), *manifest.get("layers", ())])
 
 
 class Registry:
@@ -86,7 +80,7 @@ class Registry:
         name, _, tag = name.partition(":")
         region, _, name = name.partition("/")
         repository = self.repository(region, name)
-        return None if repository is None else (repository, image_of(repository, digest or tag or "latest"))
+        return None if repository is None else (repository, manifests.find(repository, digest or tag or "latest"))
 
     def repository(self, region: str, name: str) -> Repository | None:
         return ecr_backends[ACCOUNT][region].repositories.get(name) if region in ecr_backends[ACCOUNT] else None
@@ -98,12 +92,6 @@ class Registry:
     def upload(self, number: str) -> Path:
         """Where an upload lies until it is complete."""
         return self._directory / f"upload-{number}"
-
-
-def image_of(repository: Repository, reference: str) -> Image | None:
-    """The image with this tag or digest."""
-    matches = (each for each in repository.images if reference in (*each.image_tags, each.get_image_digest()))
-    return next(matches, None)
 
 
 class _Server(ThreadingHTTPServer):
@@ -165,7 +153,7 @@ class _Conversation(BaseHTTPRequestHandler):
         except Refused as error:
             self._skip()
             self._refuse(403, "DENIED", str(error.args[1]))
-        except _Wrong as error:
+        except Wrong as error:
             self._skip()
             self._refuse(*error.args)
 
@@ -189,13 +177,13 @@ class _Conversation(BaseHTTPRequestHandler):
         elif match := _MANIFESTS.fullmatch(self.url.path):
             self._manifest(self._repository(match), match[3])
         else:
-            raise _Wrong(404, "UNSUPPORTED", f"there is no {self.url.path}")
+            raise Wrong(404, "UNSUPPORTED", f"there is no {self.url.path}")
 
     def _repository(self, match: re.Match[str]) -> Repository:
         found = self.registry.repository(match[1], match[2])
         if found is None:
             text = f"The repository with name '{match[2]}' does not exist in the registry with id '{ACCOUNT}'"
-            raise _Wrong(404, "NAME_UNKNOWN", text)
+            raise Wrong(404, "NAME_UNKNOWN", text)
         return found
 
     def _need(self, action: str, repository: Repository) -> None:
@@ -205,10 +193,10 @@ class _Conversation(BaseHTTPRequestHandler):
 
     def _blob(self, repository: Repository, digest: str) -> None:
         if self.command not in ("GET", "HEAD"):
-            raise _Wrong(405, "UNSUPPORTED", "layers are only read")
+            raise Wrong(405, "UNSUPPORTED", "layers are only read")
         self._need("BatchCheckLayerAvailability" if self.command == "HEAD" else "GetDownloadUrlForLayer", repository)
         if digest not in repository.layers:
-            raise _Wrong(404, "BLOB_UNKNOWN", f"there is no layer {digest} in {repository.name}")
+            raise Wrong(404, "BLOB_UNKNOWN", f"there is no layer {digest} in {repository.name}")
         path = self.registry.blob(digest)
         size = path.stat().st_size
         self._begin(200, {"Content-Type": "application/octet-stream", "Docker-Content-Digest": digest}, size)
@@ -226,7 +214,7 @@ class _Conversation(BaseHTTPRequestHandler):
             return
         path = self.registry.upload(number)
         if not number or not path.exists():
-            raise _Wrong(404, "BLOB_UPLOAD_UNKNOWN", f"there is no upload {number}")
+            raise Wrong(404, "BLOB_UPLOAD_UNKNOWN", f"there is no upload {number}")
         if self.command == "PATCH":
             self._need("UploadLayerPart", repository)
             self._append(path)
@@ -239,7 +227,7 @@ class _Conversation(BaseHTTPRequestHandler):
             path.unlink()
             self._answer(204)
         else:
-            raise _Wrong(405, "UNSUPPORTED", "uploads are only written")
+            raise Wrong(405, "UNSUPPORTED", "uploads are only written")
 
     def _go_on(self, repository: Repository, number: str) -> None:
         size = self.registry.upload(number).stat().st_size
@@ -256,7 +244,7 @@ class _Conversation(BaseHTTPRequestHandler):
         with open(path, "rb") as file:
             digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
         if self.query.get("digest") != digest:
-            raise _Wrong(400, "DIGEST_INVALID", f"the layer is {digest}, and not {self.query.get('digest')}")
+            raise Wrong(400, "DIGEST_INVALID", f"the layer is {digest}, and not {self.query.get('digest')}")
         repository.layers[digest] = path.stat().st_size
         path.replace(self.registry.blob(digest))
         place = f"/v2/{repository.region_name}/{repository.name}/blobs/{digest}"
@@ -266,67 +254,43 @@ class _Conversation(BaseHTTPRequestHandler):
 
     def _manifest(self, repository: Repository, reference: str) -> None:
         if self.command == "PUT":
-            self._put_manifest(repository, reference, b"".join(self._body()))
+            self._need("PutImage", repository)
+            data = b"".join(self._body())
+            with self.registry.lock:
+                digest = manifests.put(repository, reference, data, self.headers.get("Content-Type", ""))
+            place = f"/v2/{repository.region_name}/{repository.name}/manifests/{digest}"
+            self._answer(201, headers={"Location": place, "Docker-Content-Digest": digest})
             return
         if self.command not in ("GET", "HEAD"):
-            raise _Wrong(405, "UNSUPPORTED", "images are deleted by BatchDeleteImage")
+            raise Wrong(405, "UNSUPPORTED", "images are deleted by BatchDeleteImage")
         self._need("BatchGetImage", repository)
-        found = image_of(repository, reference)
+        found = manifests.find(repository, reference)
         if found is None:
-            raise _Wrong(404, "MANIFEST_UNKNOWN", "Requested image not found")
+            raise Wrong(404, "MANIFEST_UNKNOWN", "Requested image not found")
         headers = {
             "Content-Type": str(found.image_manifest_media_type),
             "Docker-Content-Digest": found.get_image_digest(),
         }
         self._answer(200, found.image_manifest.encode(), headers)
 
-    def _put_manifest(self, repository: Repository, reference: str, data: bytes) -> None:
-        self._need("PutImage", repository)
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-        if reference.startswith("sha256:") and reference != digest:
-            raise _Wrong(400, "DIGEST_INVALID", f"the manifest is {digest}, and not {reference}")
-        try:
-            manifest = json.loads(data)
-            named = [each["digest"] for each in [*manifest.get("layers", ()), *filter(None, [manifest.get("config")])]]
-        except (ValueError, AttributeError, KeyError, TypeError) as error:
-            raise _Wrong(400, "MANIFEST_INVALID", f"this is no manifest: {error}") from error
-        for each in named:
-            if each not in repository.layers:
-                raise _Wrong(400, "MANIFEST_BLOB_UNKNOWN", f"there is no layer {each} in {repository.name}")
-        with self.registry.lock:
-            image = image_of(repository, digest)
-            if image is None:
-                kind = manifest.get("mediaType") or self.headers.get("Content-Type", "")
-                image = Pushed(ACCOUNT, "", data.decode(), repository.name, kind, digest)
-                image.image_tags = []
-            if reference != digest:
-                self._move_tag(repository, reference, image)
-            if image not in repository.images:
-                repository.images.append(image)
-        place = f"/v2/{repository.region_name}/{repository.name}/manifests/{digest}"
-        self._answer(201, headers={"Location": place, "Docker-Content-Digest": digest})
-
-    @staticmethod
-    def _move_tag(repository: Repository, tag: str, image: Image) -> None:
-        other = image_of(repository, tag)
-        if other is not None and other is not image:
-            if repository.is_tag_immutable():
-                raise _Wrong(400, "TAG_INVALID", f"the tag {tag} of {repository.name} is immutable")
-            other.remove_tag(tag)
-        image.update_tag(tag)
-
     # -- HTTP
 
     def _body(self) -> Iterator[bytes]:
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
-            while size := int(self.rfile.readline().split(b";")[0], 16):
+            while size := int(self._line().split(b";")[0], 16):
                 yield from self._read(size)
-                self.rfile.readline()
-            while self.rfile.readline().strip():  # trailers
+                self._line()
+            while self._line().strip():  # trailers
                 pass
         else:
             yield from self._read(int(self.headers.get("Content-Length") or 0))
         self.headers["X-Read"] = "yes"
+
+    def _line(self) -> bytes:
+        line = self.rfile.readline()
+        if not line:
+            raise ConnectionResetError("the engine has gone")
+        return line
 
     def _read(self, size: int) -> Iterator[bytes]:
         while size:
@@ -362,7 +326,3 @@ class _Conversation(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name for it
         pass
-
-
-class _Wrong(Exception):
-    """A request that cannot be answered: ``args`` are the status, the code, and a sentence."""
