@@ -80,6 +80,7 @@ def build(
       lithops-mini runtime build -b docker --requirements requirements.txt
       lithops-mini runtime build -b docker -f docker/Dockerfile
       lithops-mini runtime build -b docker --base host
+      lithops-mini runtime build -b aws_lambda --requirements requirements.txt
     """
     with _open(selection) as opened:
         configured = opened.recipe()
