@@ -307,14 +307,16 @@ class Supervisor:
         del runner.buffer[: ends[-1]]
         message.began, message.started = time.monotonic(), time.time()
 
-    def _with_taken_log(self, message: _Message, frame: bytearray) -> bytes:
+    def _with_taken_log(self, message: _Message, frame: bytes | bytearray) -> bytes | bytearray:
         outcome = next(wire.iter_outcomes(frame))
-        self._show(message, bytes(outcome.log)[message.log_shown :])
+        log = bytes(outcome.log)
+        if len(log) > message.log_shown:
+            self._show(message, log[message.log_shown :])
         if message.log_head:
-            log = bytes(outcome.log)
-            outcome = outcome._replace(log=shorten(message.log_head, log[-LOG_TAIL:], message.log_dropped))
+            short = shorten(message.log_head, log[-LOG_TAIL:], message.log_dropped)
+            frame = wire.encode_outcome(outcome._replace(log=short))
         message.log_head, message.log_dropped, message.log_shown = b"", 0, 0
-        return wire.encode_outcome(outcome)
+        return frame
 
     def _show(self, message: _Message, output: bytes) -> None:
         for line in output.decode(errors="replace").splitlines():
