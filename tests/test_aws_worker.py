@@ -42,7 +42,7 @@ def worker(tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_LAMBDA_LOG_STREAM_NAME", "2026/11/21/[$LATEST]0123456789abcdef")
     made = Worker()
     yield made
-    made._supervisor.close()
+    made.close()
 
 
 def ask(worker: Worker, payload: bytes, seconds: float = 60) -> bytes:
@@ -76,7 +76,7 @@ def test_what_runs_when_the_invocation_ends_is_stopped_before_lambda_does(worker
 
 
 def test_a_message_that_no_runner_takes_is_refused_with_the_reason(worker, messages):
-    worker._supervisor.close()
+    worker.close()
     answer = worker({"payload": b64encode(messages.payload(abs, [1])).decode()}, Context(60))
     assert answer["refused"]["reason"] == "cancelled"
     assert answer["refused"]["retryable"] is False
