@@ -104,7 +104,7 @@ def test_an_answer_that_lambda_would_not_take_is_refused(worker, messages):
 
     answer = worker({"payload": b64encode(messages.payload(fail, [MAX_MESSAGE])).decode()}, Context(60))
     assert answer["refused"]["reason"] == "refused"
-    assert "over AWS Lambda's limit" in answer["refused"]["text"]
+    assert "over the platform's limit" in answer["refused"]["text"]
 
 
 def test_it_imports_little():
