@@ -14,6 +14,7 @@ from botocore.exceptions import (
     ClientError,
     ConnectionClosedError,
     EndpointConnectionError,
+    IncompleteReadError,
     NoCredentialsError,
     ReadTimeoutError,
 )
@@ -253,6 +254,7 @@ def service_error(code, status, message="said"):
         (EndpointConnectionError(endpoint_url="http://x", error="refused"), Reason.UNAVAILABLE, True),
         (ConnectionClosedError(endpoint_url="http://x"), Reason.DIED, True),
         (ReadTimeoutError(endpoint_url="http://x"), Reason.DIED, True),
+        (IncompleteReadError(actual_bytes=1, expected_bytes=2), Reason.DIED, True),
         (NoCredentialsError(), Reason.REFUSED, False),
     ],
     ids=lambda value: aws_errors.code_of(value) or type(value).__name__,

@@ -11,6 +11,7 @@ from botocore.exceptions import (
     ConnectTimeoutError,
     EndpointConnectionError,
     HTTPClientError,
+    IncompleteReadError,
     ProxyConnectionError,
     SSLError,
 )
@@ -70,7 +71,8 @@ def not_invoked(error: Exception, name: str) -> InvocationError:
 
 def is_lost(error: Exception) -> bool:
     """Whether the message went out, and its answer did not come back."""
-    return isinstance(error, HTTPClientError) and not isinstance(error, (SSLError, *_NOT_SENT))
+    lost = isinstance(error, HTTPClientError | IncompleteReadError)
+    return lost and not isinstance(error, (SSLError, *_NOT_SENT))
 
 
 def lost_event(record: bytes) -> tuple[str, InvocationError] | None:
