@@ -100,8 +100,13 @@ def problem(error: Exception) -> str:
         if isinstance(error, kind):
             return text
     if code.startswith("AccessDenied"):
-        return f"these credentials do not permit it: {message_of(error)}"
+        return denied(message_of(error))
     return f"{code}: {message_of(error)}" if code else " ".join(str(error).split())
+
+
+def denied(said: str) -> str:
+    """That the credentials are too weak, in a sentence with AWS's own, which names the action."""
+    return f"these credentials do not permit it: {said}"
 
 
 def passes(error: Exception) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 
 from lithops_mini.errors import ConfigError
 from lithops_mini.runtimes import function, wheels
-from lithops_mini.runtimes.aws import Aws, message_of, translated
+from lithops_mini.runtimes.aws import Aws, denied, message_of, translated
 from lithops_mini.runtimes.aws_image import REPOSITORY, FunctionImages
 from lithops_mini.runtimes.base import Built, Runtime, Runtimes, Tell
 from lithops_mini.runtimes.bundle import bundle
@@ -176,6 +176,8 @@ class Functions(Runtimes):
             found: Mapping[str, Any] = self._lambda.get_function(FunctionName=name)
         except self._lambda.exceptions.ResourceNotFoundException:
             return None
+        if error := found.get("TagsError"):  # without its tags nobody knows whether it was left half made
+            raise ConfigError(f"cannot read the tags of the function {name}: {denied(error['Message'])}")
         return found
 
     def _create(self, name: str, recipe: Recipe, memory: int, tell: Tell) -> None:
