@@ -54,6 +54,7 @@ _RENAMED = {"lambda:Invoke": "lambda:InvokeFunction"}
 
 # What it takes, besides, to make something that has tags.
 _TAGGING = {
+    "ecr:CreateRepository": "ecr:TagResource",
     "iam:CreateRole": "iam:TagRole",
     "lambda:CreateFunction": "lambda:TagResource",
     "logs:CreateLogGroup": "logs:TagResource",

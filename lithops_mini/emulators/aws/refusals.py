@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from dataclasses import replace
 from xml.sax.saxutils import escape
 
 from lithops_mini.emulators.aws.front import Request, Response
@@ -52,6 +53,14 @@ def response(request: Request, error: Refused) -> Response:
         f"<Message>{escape(text)}</Message><RequestId>{number}</RequestId></Error>"
     )
     return _answer(status, "application/xml", body, number)
+
+
+def without_tags(response: Response, error: Refused) -> Response:
+    """What Lambda says of a function to who may not list its tags."""
+    told = json.loads(response.body)
+    told.pop("Tags", None)
+    told["TagsError"] = {"ErrorCode": "AccessDeniedException", "Message": error.args[1]}
+    return replace(response, body=json.dumps(told).encode())
 
 
 def _answer(status: int, kind: str, body: str, number: str, code: str = "") -> Response:

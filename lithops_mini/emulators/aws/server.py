@@ -138,6 +138,11 @@ class Emulator:
             and permissions.hides_absence(request, signed)
         ):
             return refusals.response(request, signatures.Refused("AccessDenied", "Access Denied"))
+        if ("lambda:GetFunction", None) in needed and response.status == 200:
+            try:
+                self._check(request, signed, [("lambda:ListTags", None)])
+            except signatures.Refused as error:
+                return refusals.without_tags(response, error)
         return response
 
     def _check(self, request: Request, signed: signatures.Signed, needed: Sequence[permissions.Need]) -> None:
@@ -160,9 +165,14 @@ class Emulator:
             raise signatures.Refused("AccessDenied", text)
 
     def _check_deployment(self, request: Request, signed: signatures.Signed, action: str) -> Response | None:
+        def may(action: str) -> bool:
+            try:
+                self._check(request, signed, [(action, None)])
+            except signatures.Refused:
+                return False
+            return True
+
         def check_image(uri: str) -> Response | None:
-            policies = permissions.policies_of(signed.principal)
-            may = lambda needed: permissions.permits(policies, needed, None, {})  # noqa: E731
             return ecr.check_image(uri, self._registry, may, self._sandboxes.image_size)
 
         return deployments.check(request, action, signed.region, check_image)
