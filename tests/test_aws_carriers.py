@@ -97,8 +97,7 @@ def test_an_event_is_one_put_by_its_worker_and_one_get_by_the_client(account):
 def test_what_was_read_is_deleted(account):
     with event(account) as ex:
         ex.get_result(ex.map(abs, range(10), chunksize=1))
-        executor_id = ex.executor_id
-    assert objects(account, records.inbox_prefix(executor_id)) == []
+    assert objects(account, records.inbox_prefix(ex.executor_id)) == [records.inbox_closed_key(ex.executor_id)]
 
 
 def test_a_sandbox_that_dies_is_told_by_lambda_at_once(account, faults):
@@ -133,6 +132,23 @@ def test_events_that_come_twice_count_once(account, faults):
         futures = ex.map(abs, range(30), chunksize=1)
         assert ex.get_result(futures) == list(range(30))
         assert [future.stats.attempt for future in futures] == [1] * 30
+
+
+def test_a_second_delivery_after_the_end_does_not_run(account, faults, tmp_path):
+    account.aws.own("limits", "PUT", concurrency=1)
+    try:
+        with event(account) as ex:
+            faults(duplicate=1)
+            future = ex.submit(counting(6.0), str(tmp_path / "runs"))
+            while not os.path.exists(tmp_path / "runs"):
+                threading.Event().wait(0.02)
+            account.aws.own("limits", "PUT", concurrency=0)
+            assert ex.get_result(future) == 1
+        account.aws.own("limits", "PUT", concurrency=1)
+        account.aws.settle(60)
+        assert (tmp_path / "runs").read_text() == "x"
+    finally:
+        account.aws.own("limits", "PUT", concurrency=1000)
 
 
 def test_a_large_result_goes_through_storage(account):
@@ -236,7 +252,7 @@ def test_an_answer_that_is_lost_is_found_in_storage(account, proxy, monkeypatch,
         assert ex.get_result(future) == 1
         assert future.stats.attempt == 1
     assert proxy.faults == 1
-    assert objects(account, records.inbox_prefix(ex.executor_id)) == []
+    assert objects(account, records.inbox_prefix(ex.executor_id)) == [records.inbox_closed_key(ex.executor_id)]
 
 
 def test_a_short_call_whose_answer_is_lost_is_run_again(account, proxy, tmp_path):

@@ -87,17 +87,16 @@ class Inbox:
     def close(self) -> None:
         """Nobody is to wait any more. May be called again."""
         with self._condition:
-            waiting, self._closed = self._waiting, True
+            self._closed = True
             for expected in self._expected.values():
                 expected.tell(InvocationError("the executor was closed", reason=Reason.CANCELLED))
             self._condition.notify_all()
-            thread = self._thread
-        if waiting:
-            try:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            try:  # there may be second deliveries, even when nobody waits
                 self._storage.put(self._bucket, self.closed_key, b"")
             except StorageError as error:
                 logger.warning("messages that have not begun may still run: nobody could be told not to: %s", error)
-        if thread is not None:
             thread.join()
         self._delete_read()
 
