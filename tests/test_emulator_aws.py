@@ -773,7 +773,9 @@ def test_a_stack_makes_a_role_and_a_function(functions):
         "Function": {"Type": "AWS::Lambda::Function", "Properties": function},
     }
     stacks = aws.client("cloudformation")
-    stacks.create_stack(StackName="stack", TemplateBody=json.dumps({"Resources": resources}))
+    stacks.create_stack(
+        StackName="stack", TemplateBody=json.dumps({"Resources": resources}), Capabilities=["CAPABILITY_IAM"]
+    )
     assert stacks.describe_stacks(StackName="stack")["Stacks"][0]["StackStatus"] == "CREATE_COMPLETE"
     found = functions.invoke("stacked", {"do": "environment", "names": ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]})
     assert found["value"] == {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "192"}
