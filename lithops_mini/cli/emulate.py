@@ -118,7 +118,7 @@ def _signals() -> Iterator[FileIO]:
 
 def _best_sandbox() -> str:
     try:
-        from lithops_mini.emulators.aws.docker_sandbox import connect
+        from lithops_mini.emulators.containers import connect
 
         connect().close()
     except (ConfigError, ImportError):

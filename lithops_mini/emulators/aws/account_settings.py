@@ -6,8 +6,8 @@ import json
 
 from lithops_mini.emulators.aws import functions
 from lithops_mini.emulators.aws.deployments import UNZIPPED_LIMIT, ZIP_LIMIT
-from lithops_mini.emulators.aws.front import Response
 from lithops_mini.emulators.aws.settings import Limits
+from lithops_mini.emulators.front import Response
 
 _CODE_LIMIT = 75 * 1024**3  # bytes of all functions and layers together: published, and not enforced here
 

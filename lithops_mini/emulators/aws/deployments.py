@@ -12,8 +12,8 @@ from typing import Any
 from moto.awslambda.exceptions import UnknownFunctionException
 
 from lithops_mini.emulators.aws import functions, permissions
-from lithops_mini.emulators.aws.front import Request, Response
 from lithops_mini.emulators.aws.invocations import refuse
+from lithops_mini.emulators.front import Request, Response
 
 ZIP_LIMIT = 50 * 1024 * 1024
 """Bytes of a zip in a request; a larger one comes from S3."""

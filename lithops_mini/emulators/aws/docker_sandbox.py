@@ -8,23 +8,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
-import docker
 from docker import DockerClient
-from docker.errors import APIError, DockerException, NotFound
-from docker.types import LogConfig
-from requests.exceptions import RequestException
+from docker.errors import APIError
+from docker.types import LogConfig, Ulimit
 
 from lithops_mini.emulators.aws.files import Files
 from lithops_mini.emulators.aws.functions import Function
 from lithops_mini.emulators.aws.images import Images
-from lithops_mini.emulators.aws.sandbox import End, NoRuntime, Sandbox, signal_name
-from lithops_mini.errors import ConfigError
+from lithops_mini.emulators.aws.sandbox import NoRuntime, Sandbox
+from lithops_mini.emulators.containers import Container
+from lithops_mini.emulators.processes import End
 from lithops_mini.runtimes import engine
-from lithops_mini.runtimes.base import Tell
-from lithops_mini.runtimes.recipe import HOST, Recipe
-
-LABEL = "lithops-mini"
-"""Every container has this label, with the value ``"emulator"``."""
 
 _VCPU = 1769  # MB of a function's memory for which it has one processor
 _USER = "993:990"  # as on AWS: nobody in particular
@@ -34,26 +28,6 @@ _PROCESSES = 1024
 _FILES = 1024
 _OUTPUT = "/lithops-mini/output"
 _COMMAND = ["python3", "-S", "/var/runtime/bootstrap.py"]
-
-
-def connect() -> DockerClient:
-    """A client of the engine of this machine. ``ConfigError`` if none answers, or it is another machine's."""
-    try:
-        client = docker.from_env(timeout=600)
-        client.ping()
-    except (DockerException, RequestException) as error:
-        raise ConfigError(f"no Docker engine answers ({error}); start one, or take --sandbox process") from error
-    if not client.api.base_url.startswith(("http+docker://", "unix://")):
-        client.close()
-        raise ConfigError(
-            "the Docker engine is another machine's, and sandboxes share files with it: unset DOCKER_HOST"
-        )
-    return client
-
-
-def base_image(client: DockerClient, tell: Tell) -> str:
-    """The image for functions that are zips: this machine's Python, packed when it is first asked for."""
-    return engine.base_image(client, Recipe(base=HOST), tell)
 
 
 class DockerSandbox(Sandbox):
@@ -72,7 +46,7 @@ class DockerSandbox(Sandbox):
     ) -> None:
         self._client = client
         self._image = images.name(function.image) if function.image else base
-        self._container = ""  # its id
+        self._container: Container | None = None
         self._started = False
         self._peak_files: list[str] = []
         super().__init__(function, files, environment)
@@ -107,58 +81,46 @@ class DockerSandbox(Sandbox):
             cpu_period=_PERIOD,
             cpu_quota=max(self._share(), _INIT_CPUS * _PERIOD),
             pids_limit=_PROCESSES,
-            ulimits=[docker.types.Ulimit(name="nofile", soft=_FILES, hard=_FILES)],
+            ulimits=[Ulimit(name="nofile", soft=_FILES, hard=_FILES)],
             read_only=True,
             tmpfs={"/tmp": f"rw,exec,nosuid,nodev,mode=1777,size={function.storage}m"},
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
         )
-        made = self._client.api.create_container(
+        self._container = Container(
+            self._client,
             self._image,
+            host,
             # What it prints comes through a pipe, complete, before the Runtime API is told of the outcome.
             entrypoint=["sh", "-c", f'exec "$@" > {_OUTPUT} 2>&1', "sh"],
             command=command,
             environment=environment,
             working_dir=function.directory or (None if function.image else "/var/task"),
             user=_USER,
-            labels={LABEL: "emulator"},
-            host_config=host,
         )
-        self._container = made["Id"]
-        self._client.api.start(self._container)
+        found = self._container.start()
         self._started = True
-        self._peak_files = list(_peak_files(self._client.api.inspect_container(self._container)["State"]["Pid"]))
+        self._peak_files = list(_peak_files(found["State"]["Pid"]))
 
     def ready(self) -> None:
+        assert self._container is not None
         if self._share() < _INIT_CPUS * _PERIOD:
             with suppress(APIError):  # it has just ended
-                self._client.api.update_container(self._container, cpu_quota=self._share())
+                self._client.api.update_container(self._container.id, cpu_quota=self._share())
 
     def wait(self) -> End:
-        code = self._client.api.wait(self._container, timeout=None)["StatusCode"]
-        if self._client.api.inspect_container(self._container)["State"]["OOMKilled"]:
-            return End("signal: killed", out_of_memory=True)
-        if code > 128:
-            return End(f"signal: {signal_name(code - 128)}")
-        return End(f"exit status {code}" if code else "")
+        assert self._container is not None
+        return self._container.wait()
 
     def stop(self) -> None:
-        if not self._started:
-            return
-        try:
-            self._client.api.kill(self._container)
-        except APIError as error:
-            if error.status_code not in (404, 409):  # it has ended by itself
-                raise
-        self.ended.wait()
+        if self._container is not None and self._started:
+            self._container.kill()
+            self.ended.wait()
 
     def kill(self) -> None:
         super().kill()
-        if self._container:
-            try:
-                self._client.api.remove_container(self._container, force=True)
-            except NotFound:
-                return
+        if self._container is not None:
+            self._container.remove()
 
     def peak_memory(self) -> int:
         for path in self._peak_files:

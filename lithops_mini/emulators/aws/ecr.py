@@ -11,10 +11,10 @@ from typing import Any
 from moto.ecr.models import Repository
 
 from lithops_mini.emulators.aws import permissions
-from lithops_mini.emulators.aws.front import Request, Response
 from lithops_mini.emulators.aws.invocations import refuse
 from lithops_mini.emulators.aws.registry import USER, Registry
 from lithops_mini.emulators.aws.signatures import Signed
+from lithops_mini.emulators.front import Request, Response
 
 IMAGE_LIMIT = 10 * 1024 * 1024 * 1024
 """Bytes of an image."""

@@ -7,7 +7,6 @@ import io
 import os
 import re
 import shutil
-import sys
 import tempfile
 import threading
 import zipfile
@@ -98,7 +97,3 @@ class Files:
             required = (line for line in found.requires or () if "extra ==" not in line)
             wanted += [match[0] for line in required if (match := re.match(r"[\w.-]+", line))]
         return target
-
-
-PYTHON = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
-"""The interpreter of process sandboxes: this one, without the packages of an environment."""

@@ -10,9 +10,9 @@ from moto.awslambda.exceptions import UnknownFunctionException
 
 from lithops_mini.emulators.aws import functions
 from lithops_mini.emulators.aws.events import Event, EventQueue
-from lithops_mini.emulators.aws.front import Request, Response
 from lithops_mini.emulators.aws.lambda_data_plane import DataPlane, Throttled
 from lithops_mini.emulators.aws.sandbox import NoRuntime
+from lithops_mini.emulators.front import Request, Response
 
 LIMITS = {"RequestResponse": 6 * 1024 * 1024, "Event": 1024 * 1024, "DryRun": 6 * 1024 * 1024}
 """Bytes of an event, by the type of its invocation."""

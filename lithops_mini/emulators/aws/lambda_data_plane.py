@@ -16,7 +16,8 @@ from lithops_mini.emulators.aws.functions import Function, exists, reserved
 from lithops_mini.emulators.aws.run import Run
 from lithops_mini.emulators.aws.runtime_api import Outcome
 from lithops_mini.emulators.aws.sandbox import Sandbox
-from lithops_mini.emulators.aws.settings import Limits, change
+from lithops_mini.emulators.aws.settings import Limits
+from lithops_mini.emulators.settings import change
 
 INIT_LIMIT = 10.0  # seconds in which a runtime must be ready
 _WINDOW = 10.0  # seconds in which so many sandboxes may be made for a function as `Limits.scaling` says

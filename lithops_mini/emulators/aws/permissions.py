@@ -18,8 +18,8 @@ from moto.iam.exceptions import NotFoundException
 from moto.iam.models import User, iam_backends
 
 from lithops_mini.emulators.aws.account import ACCOUNT
-from lithops_mini.emulators.aws.front import Request
 from lithops_mini.emulators.aws.signatures import Refused, Signed
+from lithops_mini.emulators.front import Request
 
 Need = tuple[str, str | None]
 """An action, and the ARN of the resource; ``None``: which it is does not count."""

@@ -7,8 +7,8 @@ import uuid
 from dataclasses import replace
 from xml.sax.saxutils import escape
 
-from lithops_mini.emulators.aws.front import Request, Response
 from lithops_mini.emulators.aws.signatures import Refused
+from lithops_mini.emulators.front import Request, Response
 
 # What S3 and the older services call by the first name, services that speak JSON call by the second.
 _JSON_CODES = {

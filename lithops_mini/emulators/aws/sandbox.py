@@ -5,30 +5,20 @@ from __future__ import annotations
 import os
 import select
 import shutil
-import signal
-import subprocess
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from queue import Empty
 from typing import ClassVar
 
-from lithops_mini.emulators.aws.files import PYTHON, Files
+from lithops_mini.emulators.aws.files import Files
 from lithops_mini.emulators.aws.functions import Function
 from lithops_mini.emulators.aws.logs import Log
 from lithops_mini.emulators.aws.runtime_api import Invocation, Outcome, RuntimeApi
+from lithops_mini.emulators.processes import PYTHON, End, ProcessGroup
 
 _BUFFER = 65536
-
-
-@dataclass(frozen=True)
-class End:
-    """How the runtime of a sandbox has ended."""
-
-    status: str  # "exit status 1", "signal: killed"; empty: it exited with 0
-    out_of_memory: bool = False
 
 
 class NoRuntime(Exception):
@@ -176,7 +166,7 @@ class ProcessSandbox(Sandbox):
         "a file system of its own: it sees this machine's, and its temporary directory is not /tmp",
         "the size of that directory",
     )
-    _process: subprocess.Popen[bytes] | None = None
+    _group: ProcessGroup | None = None
 
     def open_output(self) -> tuple[int, int]:
         return os.pipe()
@@ -192,48 +182,28 @@ class ProcessSandbox(Sandbox):
             "PYTHONPATH": str(self.files.runtime),
             "TMPDIR": str(self.directory),
         }
-        self._process = subprocess.Popen(
+        self._group = ProcessGroup(
             [PYTHON, "-S", str(self.files.runtime / "bootstrap.py")],
-            cwd=task,
-            env=environment,
-            stdin=subprocess.DEVNULL,
+            directory=task,
+            environment=environment,
             stdout=self._input,
             stderr=self._input,
-            start_new_session=True,
         )
 
     def ready(self) -> None:
         pass
 
     def wait(self) -> End:
-        assert self._process is not None
-        code = self._process.wait()
-        self._kill_group()  # what it has started ends with it, as in a container
-        if code < 0:
-            return End(f"signal: {signal_name(-code)}")
-        return End(f"exit status {code}" if code else "")
+        assert self._group is not None
+        return self._group.wait()
 
     def stop(self) -> None:
-        if self._process is not None:
-            if self._process.poll() is None:
-                self._kill_group()
-            self._process.wait()
+        if self._group is not None:
+            self._group.stop()
 
     def peak_memory(self) -> int:
         try:
-            with open(f"/proc/{self._process.pid if self._process else 0}/status") as status:
+            with open(f"/proc/{self._group.process.pid if self._group else 0}/status") as status:
                 return next((int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM:")), 0)
         except OSError:  # it has ended, or this is no Linux
             return 0
-
-    def _kill_group(self) -> None:
-        assert self._process is not None
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
-
-
-def signal_name(number: int) -> str:
-    """As Go's runtime writes it, in which Lambda is written: ``"killed"``, ``"segmentation fault"``."""
-    return (signal.strsignal(number) or f"signal {number}").lower()

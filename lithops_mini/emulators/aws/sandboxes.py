@@ -34,13 +34,14 @@ class Sandboxes:
         self._roles = Roles()
         self.not_enforced = ProcessSandbox.not_enforced
         if kind == "docker":
-            from lithops_mini.emulators.aws import docker_sandbox
+            from lithops_mini.emulators import containers
+            from lithops_mini.emulators.aws.docker_sandbox import DockerSandbox
             from lithops_mini.emulators.aws.images import Images
 
-            self._client = docker_sandbox.connect()
+            self._client = containers.connect()
             self._images = Images(self._client, registry)
-            self._base = docker_sandbox.base_image(self._client, tell)
-            self.not_enforced = docker_sandbox.DockerSandbox.not_enforced
+            self._base = containers.base_image(self._client, tell)
+            self.not_enforced = DockerSandbox.not_enforced
         self._files = Files(link=kind == "process")
 
     def make(self, function: Function, endpoint: str) -> Sandbox:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-import resource
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,20 +25,19 @@ from lithops_mini.emulators.aws import (
     stacks,
 )
 from lithops_mini.emulators.aws.account import Keys, make_administrator
+from lithops_mini.emulators.aws.application import MotoConnection, call
 from lithops_mini.emulators.aws.events import EventQueue
 from lithops_mini.emulators.aws.faults import Dice
-from lithops_mini.emulators.aws.front import Front, Request, Response, call
 from lithops_mini.emulators.aws.functions import Function, keep_logging
 from lithops_mini.emulators.aws.invocations import invoke, is_invocation
 from lithops_mini.emulators.aws.lambda_data_plane import DataPlane
 from lithops_mini.emulators.aws.registry import LAMBDA, Registry
 from lithops_mini.emulators.aws.sandboxes import Sandboxes
 from lithops_mini.emulators.aws.settings import Faults, Limits
+from lithops_mini.emulators.control import OWN, Actions, allow_many_files, control
+from lithops_mini.emulators.front import Front, Request, Response
 from lithops_mini.errors import ConfigError
 from lithops_mini.runtimes.base import Tell
-
-OWN = "/_emulator/"
-"""Paths that are no AWS's: faults, limits, state, requests."""
 
 _LOCKS = 1024
 
@@ -69,7 +66,7 @@ class Emulator:
         except BaseException:
             self._registry.close()
             raise
-        _allow_many_files()
+        allow_many_files()
         default_user_config["iam"]["load_aws_managed_policies"] = True
         stacks.install()
         keep_logging()
@@ -85,7 +82,7 @@ class Emulator:
         self._queue.serve_services()
         rules.install(self._queue.put)
         try:
-            self._front = Front(given.port, self._answer)
+            self._front = Front(given.port, self._answer, connection=MotoConnection)
         except OSError as error:
             self._end()
             raise ConfigError(
@@ -182,23 +179,16 @@ class Emulator:
         return permissions.permits(permissions.role_policies(function.role), "s3:PutObject", resource, {})
 
     def _own(self, request: Request) -> Response:
-        actions: dict[tuple[str, str], Callable[[], Any]] = {
-            ("GET", "faults"): lambda: self._dice.change({}),
-            ("PUT", "faults"): lambda: self._dice.change(json.loads(request.body)),
-            ("GET", "limits"): lambda: self._plane.limit({}),
-            ("PUT", "limits"): lambda: self._plane.limit(json.loads(request.body)),
-            ("GET", "state"): lambda: {**self._plane.state(), "events": self._queue.pending()},
-            ("GET", "requests"): lambda: dict(sorted(self._requests.items())),
-            ("DELETE", "requests"): self._requests.clear,
+        actions: Actions = {
+            ("GET", "faults"): lambda _: self._dice.change({}),
+            ("PUT", "faults"): self._dice.change,
+            ("GET", "limits"): lambda _: self._plane.limit({}),
+            ("PUT", "limits"): self._plane.limit,
+            ("GET", "state"): lambda _: {**self._plane.state(), "events": self._queue.pending()},
+            ("GET", "requests"): lambda _: dict(sorted(self._requests.items())),
+            ("DELETE", "requests"): lambda _: self._requests.clear(),
         }
-        action = actions.get((request.method, request.path.removeprefix(OWN)))
-        if action is None:
-            names = ", ".join(f"{method} {OWN}{name}" for method, name in actions)
-            return _json(404, {"error": f"there is no {request.method} {request.path}; there are {names}"})
-        try:
-            return _json(200, action())
-        except (ConfigError, ValueError) as error:
-            return _json(400, {"error": str(error)})
+        return control(request, actions)
 
 
 def _service(name: Any) -> Flask:
@@ -206,13 +196,3 @@ def _service(name: Any) -> Flask:
     application = create_backend_app(name)
     application.debug = False
     return application
-
-
-def _allow_many_files() -> None:
-    """Take as many open files as may be had: a sandbox has half a dozen, a connection one."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _json(status: int, value: Any) -> Response:
-    return Response(status, (("Content-Type", "application/json"),), json.dumps(value).encode() + b"\n")

@@ -1,19 +1,11 @@
-"""Numbers: what an account may use, and what goes wrong there. Set by flags and, later, by requests."""
+"""Numbers of the local AWS: what an account may use, and what goes wrong there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, field
 
-from lithops_mini.errors import ConfigError
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-
-def _share(text: str) -> Any:
-    return field(default=0.0, metadata={"help": text, "le": 1.0})
+from lithops_mini.emulators import settings
+from lithops_mini.emulators.settings import check_numbers, share
 
 
 @dataclass(frozen=True)
@@ -32,39 +24,8 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Faults:
+class Faults(settings.Faults):
     """Shares are between 0 and 1. ``ConfigError`` for what is out of range."""
 
-    cold_start: float = field(default=0.0, metadata={"help": "Seconds by which each cold start takes longer."})
-    crash: float = _share(
-        "Share of the invocations whose sandbox is killed: half with the event, half with the response."
-    )
-    duplicate: float = _share("Share of the asynchronous events that are delivered twice.")
-    lose: float = _share("Share of the asynchronous events that are never delivered.")
-    seed: int = field(default=0, metadata={"help": "Of the dice."})
-
-    def __post_init__(self) -> None:
-        check_numbers(self)
-
-
-def check_numbers(settings: Any) -> None:
-    """``ConfigError`` if a field of a dataclass of numbers is below 0, above its ``le``, or not of its type."""
-    for each in fields(settings):
-        value = getattr(settings, each.name)
-        kinds = (int,) if isinstance(each.default, int) else (int, float)
-        limit = each.metadata.get("le", float("inf"))
-        if not isinstance(value, kinds) or isinstance(value, bool) or not 0 <= value <= limit:
-            kind = "a whole number" if kinds == (int,) else "a number"
-            most = f"between 0 and {limit:g}" if "le" in each.metadata else "not below 0"
-            raise ConfigError(f"{each.name} is {value!r}, and must be {kind} {most}")
-
-
-Numbers = TypeVar("Numbers", bound="DataclassInstance")
-
-
-def change(settings: Numbers, changes: Mapping[str, Any]) -> Numbers:
-    """The settings with some fields changed. ``ConfigError`` for a name that is none of them."""
-    known = [each.name for each in fields(settings)]
-    if unknown := sorted(set(changes) - set(known)):
-        raise ConfigError(f"there is no {unknown[0]!r}; there are {', '.join(known)}")
-    return replace(settings, **changes)
+    duplicate: float = share("Share of the asynchronous events that are delivered twice.")
+    lose: float = share("Share of the asynchronous events that are never delivered.")

@@ -14,7 +14,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from lithops_mini.emulators.aws.account import Keys, identify
-from lithops_mini.emulators.aws.front import Request
+from lithops_mini.emulators.front import Request
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _SKEW = 15 * 60  # seconds by which the clocks may differ

@@ -19,8 +19,8 @@ from moto.cloudformation.parsing import ResourceMap
 from moto.core.exceptions import ServiceException
 from werkzeug.exceptions import HTTPException
 
-from lithops_mini.emulators.aws.front import Request
 from lithops_mini.emulators.aws.signatures import Refused
+from lithops_mini.emulators.front import Request
 
 Allow = Callable[[str, str | None], object]
 """Returns if who sends the request may take the action on the resource; ``Refused`` otherwise."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message
 from typing import Any
 from urllib.parse import unquote
-from wsgiref.types import WSGIApplication
 
-from moto.moto_server.werkzeug_app import MotoRequestHandler
-from werkzeug.serving import ThreadedWSGIServer
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 
 _BACKLOG = 1024  # connections that wait to be accepted
 
@@ -27,6 +24,7 @@ class Request:
     headers: Message
     body: bytes
     environ: dict[str, Any]  # of WSGI
+    late: bool = False  # the body has not come in time
 
     @property
     def parts(self) -> list[str]:
@@ -43,40 +41,9 @@ class Response:
     body: bytes = b""
 
 
-def call(application: WSGIApplication, request: Request) -> Response:
-    """What a WSGI application answers."""
-    started: list[Any] = []
+class Connection(WSGIRequestHandler):
+    """A connection, with one request after the other."""
 
-    def start(status: str, headers: list[tuple[str, str]], _error: Any = None) -> Callable[[bytes], object]:
-        started[:] = [int(status.split()[0]), headers]
-        return lambda _data: None
-
-    parts: Iterable[bytes] = application(request.environ | {"wsgi.input": io.BytesIO(request.body)}, start)
-    try:
-        body = b"".join(parts)
-    finally:
-        if hasattr(parts, "close"):
-            parts.close()
-    return Response(started[0], tuple(started[1]), body)
-
-
-class Front(ThreadedWSGIServer):
-    """Serves ``answer`` on a port of loopback, a thread for each connection.
-
-    0 is any free port. ``OSError`` for one that is taken.
-    """
-
-    def __init__(self, port: int, answer: Callable[[Request], Response]) -> None:
-        self.answer = answer
-        with socket.create_server(("127.0.0.1", port), backlog=_BACKLOG) as listener:
-            super().__init__("127.0.0.1", port, _nothing, _Connection, fd=listener.fileno())
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class _Connection(MotoRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1
@@ -90,12 +57,21 @@ class _Connection(MotoRequestHandler):
 
     def run_wsgi(self) -> None:
         environ = self.make_environ()
-        length = int(self.headers.get("Content-Length") or 0)
-        body = environ["wsgi.input"].read() if "wsgi.input_terminated" in environ else self.rfile.read(length)
-        environ["CONTENT_LENGTH"] = str(len(body))
         path, _, query = self.path.partition("?")
-        response = self.server.answer(Request(self.command, path, query, self.headers, body, environ))
-        self._write(response)
+        late = False
+        self.connection.settimeout(self.server.patience())
+        try:
+            body = self._read(environ)
+        except TimeoutError:
+            body, late, self.close_connection = b"", True, True
+        self.connection.settimeout(None)
+        environ["CONTENT_LENGTH"] = str(len(body))
+        self._write(self.server.answer(Request(self.command, path, query, self.headers, body, environ, late)))
+
+    def _read(self, environ: dict[str, Any]) -> bytes:
+        length = int(self.headers.get("Content-Length") or 0)
+        body: bytes = environ["wsgi.input"].read() if "wsgi.input_terminated" in environ else self.rfile.read(length)
+        return body
 
     def _write(self, response: Response) -> None:
         self.send_response_only(response.status)
@@ -116,6 +92,31 @@ class _Connection(MotoRequestHandler):
 
     def log_request(self, code: Any = "-", size: Any = "-") -> None:
         pass
+
+
+class Front(ThreadedWSGIServer):
+    """Serves ``answer`` on a port of loopback, a thread for each connection.
+
+    0 is any free port. ``patience``: the seconds in which a body must have come; ``None`` for as long as it takes.
+    ``OSError`` for a port that is taken.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        answer: Callable[[Request], Response],
+        *,
+        connection: type[Connection] = Connection,
+        patience: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        self.answer = answer
+        self.patience = patience
+        with socket.create_server(("127.0.0.1", port), backlog=_BACKLOG) as listener:
+            super().__init__("127.0.0.1", port, _nothing, connection, fd=listener.fileno())
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
 
 
 def _nothing(_environ: Any, _start: Any) -> list[bytes]:

@@ -1,0 +1,39 @@
+"""What an emulator tells of itself, and lets itself be told, below a path that is no cloud's."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lithops_mini.emulators.front import Request, Response
+from lithops_mini.errors import ConfigError
+
+OWN = "/_emulator/"
+"""The beginning of such paths."""
+
+Actions = Mapping[tuple[str, str], Callable[[Any], Any]]
+"""By method and name; each is called with the request's JSON, ``{}`` if it has none."""
+
+
+def control(request: Request, actions: Actions) -> Response:
+    """The answer of the action that is asked for: JSON."""
+    action = actions.get((request.method, request.path.removeprefix(OWN)))
+    if action is None:
+        names = ", ".join(f"{method} {OWN}{name}" for method, name in actions)
+        return _json(404, {"error": f"there is no {request.method} {request.path}; there are {names}"})
+    try:
+        return _json(200, action(json.loads(request.body or b"{}")))
+    except (ConfigError, ValueError) as error:
+        return _json(400, {"error": str(error)})
+
+
+def allow_many_files() -> None:
+    """Take as many open files as may be had: a sandbox has half a dozen, a connection one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _json(status: int, value: Any) -> Response:
+    return Response(status, (("Content-Type", "application/json"),), json.dumps(value).encode() + b"\n")
