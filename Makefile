@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+JOBS ?= 2
 BIN := .venv/bin
 TEST_VENV := build/test-venv
 
@@ -24,11 +25,11 @@ help:  ## this list
 demo: .venv/demo.stamp  ## two map_reduce jobs over real data, checked and drawn
 	$(BIN)/python examples/nycflights.py $(ARGS)
 
-test:  ## every test, against the package installed in a new environment (ARGS="-k name" for some)
+test:  ## every test, against the package installed in a new environment (ARGS="-k name" for some, JOBS=4 for more at once)
 	rm -rf $(TEST_VENV) build/lib
 	$(call create_venv,$(TEST_VENV))
 	$(TEST_VENV)/bin/python -m pip install --quiet '.[dev]'
-	$(TEST_VENV)/bin/pytest $(ARGS)
+	$(TEST_VENV)/bin/pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 check: .venv/dev.stamp  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

@@ -33,6 +33,19 @@ _numbers = itertools.count()
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Which tests run in one process, where there are several: those of a module, and all that use a Docker engine.
+
+    The latter begin, since they take longest.
+    """
+    modules = {item.path for item in items if "docker_engine" in getattr(item, "fixturenames", ())}
+    for item in items:
+        group = "docker" if item.path in modules else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.path not in modules)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """An empty home directory and no ``LITHOPS_MINI_*`` variable: tests neither see nor touch the user's own things."""
