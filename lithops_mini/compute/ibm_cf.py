@@ -1,0 +1,55 @@
+"""IBM Cloud Functions: OpenWhisk, with a token of IBM's IAM and the id of a namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from lithops_mini.compute.openwhisk import ActionOptions, OpenWhiskCompute
+from lithops_mini.errors import ConfigError
+from lithops_mini.runtimes.iam import ENDPOINT, IamToken
+from lithops_mini.runtimes.openwhisk_service import Service
+from lithops_mini.storage.ibm_cos import IbmOptions
+
+
+@dataclass(frozen=True)
+class IbmCfPlace(IbmOptions):
+    """Where the service is, and who one is there."""
+
+    namespace: str | None = field(
+        default=None, metadata={"help": "Id of the namespace, as ibmcloud fn namespace list shows it."}
+    )
+    endpoint: str | None = field(
+        default=None,
+        metadata={"help": "URL of the service; null for that of the region.", "pattern": "^https?://[^/]"},
+    )
+    iam_endpoint: str | None = field(
+        default=None, metadata={"help": "URL that gives tokens for API keys; null for IBM's public one."}
+    )
+
+
+@dataclass(frozen=True)
+class IbmCfOptions(ActionOptions, IbmCfPlace):
+    """Settings of the ibm_cf compute backend."""
+
+
+class IbmCfCompute(OpenWhiskCompute):
+    """Actions of a namespace of IBM Cloud Functions, or of an OpenWhisk that takes tokens of an IAM."""
+
+    Options: ClassVar[type[Any]] = IbmCfOptions
+    shared_sections: ClassVar[Mapping[str, type[Any]]] = {"ibm": IbmOptions}
+    name: ClassVar[str] = "ibm_cf"
+
+    def _reach(self) -> Service:
+        options = self._options
+        assert isinstance(options, IbmCfOptions)
+        if options.iam_api_key is None:
+            raise ConfigError("ibm.iam_api_key is not set, and ibm_cf has no other credentials")
+        if options.namespace is None:
+            raise ConfigError("ibm_cf.namespace is not set: it is the id of a namespace, and not its name")
+        if options.endpoint is None and options.region is None:
+            raise ConfigError("ibm.region and ibm_cf.endpoint are not set: one of them says where the service is")
+        endpoint = options.endpoint or f"https://{options.region}.functions.cloud.ibm.com"
+        token = IamToken(options.iam_api_key, options.iam_endpoint or ENDPOINT)
+        return self._service_at(endpoint, options.namespace, token, "ibm.iam_api_key")

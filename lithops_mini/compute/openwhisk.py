@@ -1,0 +1,397 @@
+"""Calls in actions of OpenWhisk, each message an activation whose result is the reply."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from lithops_mini.compute import openwhisk_errors
+from lithops_mini.compute.base import Activation, ComputeBackend
+from lithops_mini.errors import ConfigError, InvocationError, Reason
+from lithops_mini.runtimes.openwhisk import Actions, Setup
+from lithops_mini.runtimes.openwhisk_service import (
+    SERVICE_ERRORS,
+    Authorize,
+    Limits,
+    Refusal,
+    Service,
+    passes,
+    translated,
+)
+from lithops_mini.runtimes.recipe import Recipe
+from lithops_mini.storage.base import WorkerNeeds
+from lithops_mini.worker.function import most_bytes
+from lithops_mini.worker.openwhisk import MAX_MESSAGE
+
+logger = logging.getLogger("lithops_mini.openwhisk")
+
+# Seconds for which an answer, or the record of an activation, may be late.
+_LATE = 60.0
+# Seconds for which the log of a failed activation is waited for: it is in the record, which comes after the answer.
+_LOG_LIMIT = 3.0
+# Seconds between two looks for a record: a share of the time waited, but neither less nor more than these.
+_LEAST, _SHARE, _MOST = 0.1, 0.1, 5.0
+# Milliseconds of an activation, where the service does not tell how many it permits: what it gives without being asked.
+_TIME = 60_000
+
+
+@dataclass(frozen=True)
+class OpenWhiskPlace:
+    """Where OpenWhisk is, and who one is there."""
+
+    endpoint: str | None = field(
+        default=None,
+        metadata={"help": "URL of OpenWhisk, as in https://openwhisk.example.com.", "pattern": "^https?://[^/]"},
+    )
+    api_key: str | None = field(
+        default=None, repr=False, metadata={"help": "Key of the namespace, with its colon.", "secret": True}
+    )
+    namespace: str = field(
+        default="_", metadata={"help": "Namespace of the actions; _ is the one that the key is of.", "min_length": 1}
+    )
+
+
+@dataclass(frozen=True)
+class ActionOptions:
+    """What the backends that speak OpenWhisk's API have in common."""
+
+    max_workers: int = field(
+        default=100, metadata={"help": "Activations at once; each takes a thread of the client.", "ge": 1, "le": 10_000}
+    )
+    memory: int = field(default=256, metadata={"help": "MiB of the actions for jobs without runtime_memory.", "ge": 32})
+    max_time: int | None = field(
+        default=None,
+        metadata={
+            "help": "Seconds an activation may take, whatever the timeout of its calls; null for as long as the"
+            " namespace permits.",
+            "ge": 2,
+        },
+    )
+    requirements: str | None = field(
+        default=None, metadata={"help": "A requirements.txt: packages that come in the zip, or in the image."}
+    )
+    package: Literal["auto", "zip", "image"] = field(
+        default="auto",
+        metadata={"help": "What actions are: a zip, or an image; auto: a zip if the packages fit, and the Python."},
+    )
+    image: str | None = field(
+        default=None,
+        metadata={"help": "Repository of the images, as in name/lithops-mini: OpenWhisk pulls them from there."},
+    )
+    push: bool = field(
+        default=True,
+        metadata={"help": "Whether images are pushed; false where OpenWhisk runs on the engine that builds them."},
+    )
+    base: str | None = field(
+        default=None,
+        metadata={
+            "help": "Image with Python that the images are built on; by default python:<version>-slim. `host` packs"
+            " the interpreter of this machine."
+        },
+    )
+    dockerfile: str | None = field(
+        default=None, metadata={"help": "A Dockerfile whose image the images are built on, instead of base."}
+    )
+    ca_bundle: str | None = field(
+        default=None, metadata={"help": "File of the certificates to trust, for an endpoint with one of its own."}
+    )
+    insecure: bool = field(
+        default=False,
+        metadata={"help": "Use the endpoint although its certificate cannot be checked, or it has none."},
+    )
+
+
+@dataclass(frozen=True)
+class OpenWhiskOptions(ActionOptions, OpenWhiskPlace):
+    """Settings of the openwhisk compute backend."""
+
+
+class OpenWhiskCompute(ComputeBackend):
+    """Actions of OpenWhisk, one for each size of memory, made when they are first needed.
+
+    Workers have the credentials of the storage, which are bound to the action, and no others. A call that runs cannot
+    be stopped from here: it ends by itself, by its timeout, or with the time of its activation.
+    """
+
+    Options: ClassVar[type[Any]] = OpenWhiskOptions
+    name: ClassVar[str] = "openwhisk"
+    max_payload = MAX_MESSAGE
+    max_reply = MAX_MESSAGE
+    composes: ClassVar[bool] = False  # an action has the worker only, and no key of the namespace
+    keeps_log: ClassVar[bool] = True
+    stops: ClassVar[bool] = False
+
+    def __init__(self, options: Any) -> None:
+        self._options: ActionOptions = options
+        self._service = self._reach()
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._actions: Actions | None = None
+        self._recipe = Recipe()
+        self._limits: Limits | None = None
+        self._there: dict[int, str] = {}  # names of actions that are ready, by MiB
+        self._making: dict[int, threading.Lock] = {}
+        self._running = 0  # activations
+        self._concurrency: int = options.max_workers
+
+    @property
+    def concurrency(self) -> int:
+        return self._concurrency
+
+    @property
+    def reaches_files(self) -> bool:
+        return False
+
+    def deploy(self, needs: WorkerNeeds) -> None:
+        self._check_storage(needs)
+        with self._lock:
+            if self._actions is None:
+                self._prepare(needs)
+        self._ready(self._options.memory)
+
+    def invoke(self, payload: bytes, activation: Activation) -> bytes:
+        memory = self._options.memory if activation.memory is None else -(-activation.memory >> 20)
+        action = self._action(memory)
+        with self._counted(action):
+            try:
+                record = self._carry(action, {"payload": b64encode(payload).decode("ascii")})
+            finally:
+                activation.end()
+            if (told := _told(record)) is None:
+                raise openwhisk_errors.failed(self._with_log(record), action)
+        if refused := told.get("refused"):
+            raise InvocationError(refused["text"], reason=Reason(refused["reason"]), retryable=refused["retryable"])
+        return b64decode(told["reply"])
+
+    def tail(self, take: Callable[[str, int, str], object]) -> AbstractContextManager[None]:
+        raise ConfigError(
+            "OpenWhisk shows what calls print when their activation has ended, and not while it runs: lithops-mini logs"
+            " has it then"
+        )
+
+    def read_log(self, job: str, call: int, since: float) -> Iterator[str]:
+        head = f"{job} call {call}: "
+        records: list[Mapping[str, Any]] = []
+        with translated(self._service, "read the logs of activations"):
+            for action in self._service.actions():
+                records += self._service.activations(action["name"], since)
+        for record in sorted(records, key=lambda each: int(each["start"])):
+            for line in openwhisk_errors.printed(record.get("logs") or ()):
+                if line.startswith(head):
+                    yield line.removeprefix(head)
+
+    def close(self) -> None:
+        with self._lock:
+            left = 0 if self._closing.is_set() else self._running
+            self._closing.set()
+        if left:
+            text = "%d activations go on until their calls end, or their time is over: OpenWhisk lets nobody stop them"
+            logger.warning(text, left)
+        self._service.end()
+
+    # -- the service
+
+    def _reach(self) -> Service:
+        """The service that the options lead to. ``ConfigError`` for what is missing or unsafe."""
+        options = self._options
+        assert isinstance(options, OpenWhiskOptions)
+        if options.endpoint is None or options.api_key is None:
+            raise ConfigError(
+                "openwhisk.endpoint and openwhisk.api_key are not both set: they are what wsk property get shows as"
+                " whisk API host and whisk auth"
+            )
+        basic = f"Basic {b64encode(options.api_key.encode()).decode('ascii')}"
+        return self._service_at(options.endpoint, options.namespace, lambda _: basic, "openwhisk.api_key")
+
+    def _service_at(self, endpoint: str, namespace: str, authorize: Authorize, key: str) -> Service:
+        options = self._options
+        host = urlsplit(endpoint).hostname or ""
+        if endpoint.startswith("http://") and not options.insecure and not _is_here(host):
+            raise ConfigError(
+                f"{endpoint} is not encrypted, and everybody on the way could read the key: begin {self.name}.endpoint"
+                f" with https, or set {self.name}.insecure to true"
+            )
+        if options.ca_bundle is not None and not os.path.exists(options.ca_bundle):
+            raise ConfigError(
+                f"there is no file {options.ca_bundle}: {self.name}.ca_bundle names certificates to trust"
+            )
+        return Service(
+            endpoint,
+            namespace,
+            authorize,
+            section=self.name,
+            key=key,
+            verify=options.ca_bundle or not options.insecure,
+            connections=options.max_workers,
+        )
+
+    def _prepare(self, needs: WorkerNeeds) -> None:
+        """Read the limits, and know what the actions are."""
+        limits = self._known_limits()
+        environment = {**needs.found(), **needs.environment}
+        bound = len(json.dumps({"environment": environment})) if environment else 0
+        self.max_payload = most_bytes(limits.payload - bound)
+        if limits.concurrency is not None:
+            self._concurrency = max(1, min(self._options.max_workers, limits.concurrency))
+        self._actions = self._make_actions(environment)
+        self._recipe = self._actions.recipe(needs.packages)
+
+    def _known_limits(self) -> Limits:
+        if self._limits is None:
+            with translated(self._service, "read the limits of the namespace"):
+                self._limits = self._service.limits()
+            self._check_limits(self._limits)
+        return self._limits
+
+    def _check_limits(self, limits: Limits) -> None:
+        options = self._options
+        if limits.most_time is not None and options.max_time is not None and options.max_time * 1000 > limits.most_time:
+            raise ConfigError(
+                f"{self.name}.max_time is {options.max_time} s, and the namespace permits {limits.most_time / 1000:g} s"
+            )
+        least, most = limits.least_memory, limits.most_memory
+        if least is not None and most is not None and not least <= options.memory <= most:
+            raise ConfigError(
+                f"{self.name}.memory is {options.memory:,} MiB, and actions of the namespace have from {least:,} to"
+                f" {most:,} MiB"
+            )
+
+    def _time(self) -> int:
+        """Milliseconds of an activation."""
+        if self._options.max_time is not None:
+            return self._options.max_time * 1000
+        return self._known_limits().most_time or _TIME
+
+    # -- actions
+
+    def runtimes(self, bucket: str) -> Actions:
+        return self._make_actions({})
+
+    def _make_actions(self, environment: Mapping[str, str]) -> Actions:
+        options = self._options
+        setup = Setup(self._time(), options.package, options.image, options.push)
+        recipe = Recipe(base=options.base or "", dockerfile=options.dockerfile, requirements=options.requirements)
+        return Actions(self._service, recipe, setup, options.memory, environment)
+
+    def _action(self, memory: int) -> str:
+        """The action with so many MiB, or the least that there can be. Raises ``InvocationError``."""
+        limits = self._limits
+        assert limits is not None
+        memory = max(memory, limits.least_memory or 0)
+        if (action := self._there.get(memory)) is not None:
+            return action
+        if limits.most_memory is not None and memory > limits.most_memory:
+            text = f"actions of the namespace have at most {limits.most_memory:,} MiB, and {memory:,} were asked for"
+            raise InvocationError(text, reason=Reason.REFUSED)
+        try:
+            return self._ready(memory)
+        except ConfigError as error:
+            raise InvocationError(str(error), reason=Reason.REFUSED) from error
+
+    def _ready(self, memory: int) -> str:
+        """The action with so many MiB, made by one thread if it is missing, while others wait for it."""
+        actions = self._actions
+        assert actions is not None
+        with self._lock:
+            making = self._making.setdefault(memory, threading.Lock())
+        with making:
+            if (action := self._there.get(memory)) is None:
+                action = actions.ensure(self._recipe, memory, lambda line: logger.info("%s", line))
+                with self._lock:
+                    self._there = {**self._there, memory: action}
+        return action
+
+    # -- activations
+
+    def _carry(self, action: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Invoke the action; return the record of the activation when it has ended."""
+        limit = self._time() / 1000 + _LATE
+        record = self._service.invoke(action, params, limit)
+        if "response" in record:
+            return record
+        found = self._follow(record["activationId"], limit)
+        if found is None:
+            text = f"no record came of an activation of the action {action} within {limit:.0f} s"
+            raise InvocationError(text, reason=Reason.DIED, retryable=True)
+        return found
+
+    def _follow(self, activation: str, limit: float) -> dict[str, Any] | None:
+        """The record of an activation as soon as there is one; ``None`` if there is none in so many seconds."""
+        began = time.monotonic()
+        while True:
+            waited = time.monotonic() - began
+            if self._closing.wait(min(_MOST, max(_LEAST, _SHARE * waited))):
+                raise self._was_closed()
+            try:
+                found = self._service.activation(activation)
+            except SERVICE_ERRORS as error:
+                # The activation goes on, whatever befalls those who ask about it.
+                if not passes(error) or self._closing.is_set():
+                    raise
+                logger.info("the activation %s cannot be asked about now: %s", activation, error)
+                found = None
+            if found is not None or time.monotonic() - began > limit:
+                return found
+
+    def _with_log(self, record: dict[str, Any]) -> dict[str, Any]:
+        """The record of a failed activation with its log, which an answer does not have."""
+        if record.get("logs"):
+            return record
+        try:
+            return self._follow(record["activationId"], _LOG_LIMIT) or record
+        except SERVICE_ERRORS as error:
+            logger.info("the log of the activation %s cannot be read: %s", record["activationId"], error)
+            return record
+
+    @contextmanager
+    def _counted(self, action: str) -> Iterator[None]:
+        """Count an activation; the service's errors in the ``with`` block become ours."""
+        with self._lock:
+            if self._closing.is_set():
+                raise self._was_closed()
+            self._running += 1
+        try:
+            yield
+        except SERVICE_ERRORS as error:
+            if self._closing.is_set():
+                raise self._was_closed() from error
+            if isinstance(error, Refusal) and error.status == 404:
+                with self._lock:
+                    self._there = {size: there for size, there in self._there.items() if there != action}
+            raise openwhisk_errors.not_invoked(error, action, self._service) from error
+        finally:
+            with self._lock:
+                self._running -= 1
+
+    def _was_closed(self) -> InvocationError:
+        return InvocationError(f"the {self.name} backend was closed", reason=Reason.CANCELLED)
+
+    def _check_storage(self, needs: WorkerNeeds) -> None:
+        """Raise ``ConfigError`` for a storage at an address that means another machine to an action."""
+        host = urlsplit(needs.endpoint or "").hostname or ""
+        if _is_here(host) and not _is_here(urlsplit(self._service.endpoint).hostname or ""):
+            raise ConfigError(
+                f"actions cannot reach the storage at {needs.endpoint}, which is this machine as seen by itself: let it"
+                " listen on an address that they see"
+            )
+
+
+def _told(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the worker has answered; ``None`` if the activation came to no answer of its."""
+    response = record["response"]
+    result = response.get("result")
+    answered = response.get("success") and isinstance(result, dict) and result.keys() & {"reply", "refused"}
+    return result if answered else None
+
+
+def _is_here(host: str) -> bool:
+    return host == "localhost" or host.startswith("127.") or host == "::1"

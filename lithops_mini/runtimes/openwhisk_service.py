@@ -1,0 +1,355 @@
+"""The REST API of OpenWhisk as a configuration reaches it: one namespace, and its errors in our words."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import InsecureRequestWarning
+
+from lithops_mini.errors import ConfigError, InvocationError, Reason
+from lithops_mini.runtimes.connections import Connections
+
+PACKAGE = "lithops_mini"
+"""The package of the namespace that all actions of ours are in."""
+
+Authorize = Callable[[str], str]
+"""Returns the header that says who asks. It is given the one that was refused, or nothing, and may return another."""
+
+_CONNECT_LIMIT = 10.0  # seconds
+_ANSWER_LIMIT = 60.0  # seconds, for what runs nothing
+_PAGE = 30  # activations with all they have
+# Seconds without a word after which a connection is tried, between two tries, and how many: a peer that is gone is
+# noticed, and devices in between do not forget a connection on which somebody waits.
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+_UNITS = {"B": 0, "K": 10, "M": 20, "G": 30}
+_MOST_PAYLOAD = 1 << 20  # bytes: OpenWhisk's own limit
+# Texts of answers are shown as far as this, in characters.
+_SHOWN = 300
+
+
+class Refusal(Exception):
+    """An answer that is no success: its HTTP status, and what was said."""
+
+    def __init__(self, status: int, said: str) -> None:
+        super().__init__(f"{status}: {said}")
+        self.status = status
+        self.said = said
+
+
+SERVICE_ERRORS = (requests.RequestException, Refusal)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a namespace may, as far as the service tells; ``None`` where it does not."""
+
+    concurrency: int | None  # activations at once
+    per_minute: int | None  # activations that begin
+    payload: int  # bytes of the parameters of an activation, with those that are bound
+    least_time: int | None  # milliseconds of an activation
+    most_time: int | None
+    least_memory: int | None  # MiB of an action
+    most_memory: int | None
+
+
+class Service:
+    """One namespace of an OpenWhisk. May be used from several threads. Its methods raise ``SERVICE_ERRORS``."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        namespace: str,
+        authorize: Authorize,
+        *,
+        section: str,
+        key: str,
+        verify: bool | str = True,
+        connections: int = 1,
+    ) -> None:
+        """``section`` and ``key``: of the configuration, for errors: where the endpoint is set, and who one is.
+
+        ``verify``: whether certificates are checked, or the file of those to trust. ``connections``: how many are kept.
+        """
+        self.endpoint = endpoint.rstrip("/")
+        self.section = section
+        self.key = key
+        self._place = f"{self.endpoint}/api/v1/namespaces/{quote(namespace, safe='')}"
+        self._authorize = authorize
+        self._verify = verify
+        self._session = requests.Session()
+        self._adapter = _Adapter(pool_connections=2, pool_maxsize=connections)
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, self._adapter)
+        if verify is False:  # somebody has said so, and need not be told with each connection
+            warnings.simplefilter("ignore", InsecureRequestWarning)
+
+    # -- limits
+
+    def limits(self) -> Limits:
+        told = self._read("limits")
+        if {"maxActionTimeout", "maxActionMemory"} <= told.keys():
+            return _limits(told, {})
+        general = self.about().get("limits")
+        return _limits(told, general if isinstance(general, dict) else {})
+
+    def kinds(self) -> set[str]:
+        """The kinds of actions that the service has; empty if it does not tell."""
+        runtimes = self.about().get("runtimes")
+        families = runtimes.values() if isinstance(runtimes, dict) else ()
+        return {each["kind"] for family in families for each in family if not each.get("deprecated")}
+
+    def about(self) -> dict[str, Any]:
+        """What the service tells everybody of itself; empty if there is something else before it."""
+        response = self._session.get(f"{self.endpoint}/", timeout=_ANSWER_LIMIT, verify=self._verify, auth=_unchanged)
+        told = _json(response)
+        return told if response.ok and isinstance(told, dict) else {}
+
+    # -- actions
+
+    def actions(self) -> list[dict[str, Any]]:
+        """The actions of our package, with name, version and annotations."""
+        found = self._find(f"packages/{PACKAGE}")
+        return [] if found is None else list(found["actions"])
+
+    def find_action(self, name: str, *, code: bool = False) -> dict[str, Any] | None:
+        """An action, with ``code`` also what it is made of; ``None`` if there is none of this name."""
+        return self._find(f"actions/{PACKAGE}/{name}?code={'true' if code else 'false'}")
+
+    def make_action(self, name: str, action: Mapping[str, Any]) -> bool:
+        """Make an action, and our package if that is missing; ``False`` if the action is there."""
+        self._make(f"packages/{PACKAGE}", {})
+        return self._make(f"actions/{PACKAGE}/{name}", action)
+
+    def delete_action(self, name: str) -> None:
+        """Delete an action, if it is there."""
+        self._answer("DELETE", f"actions/{PACKAGE}/{name}", also=(404,))
+
+    def delete_package(self) -> None:
+        """Delete our package, unless it has actions."""
+        self._answer("DELETE", f"packages/{PACKAGE}", also=(404, 409))
+
+    # -- activations
+
+    def invoke(self, action: str, params: Mapping[str, Any], limit: float) -> dict[str, Any]:
+        """The record of the activation, which may have failed; without its ``response`` while it still runs.
+
+        ``limit``: seconds until it has certainly ended.
+        """
+        response = self._send("POST", f"actions/{PACKAGE}/{action}?blocking=true&result=false", params, limit)
+        told = _json(response)
+        if response.status_code in (200, 202, 500, 502) and isinstance(told, dict) and "activationId" in told:
+            return told
+        raise _refusal(response)
+
+    def activation(self, activation: str) -> dict[str, Any] | None:
+        """The record of an activation; ``None`` as long as there is none."""
+        return self._find(f"activations/{activation}")
+
+    def activations(self, action: str, since: float) -> Iterator[dict[str, Any]]:
+        """Yield the records of an action's activations, the newest first; ``since``: seconds since the epoch."""
+        skip = 0
+        while True:
+            which = f"name={quote(f'{PACKAGE}/{action}', safe='')}&since={int(since * 1000)}&docs=true"
+            page = json.loads(self._answer("GET", f"activations?{which}&limit={_PAGE}&skip={skip}").content)
+            yield from page
+            skip += len(page)
+            if len(page) < _PAGE:
+                return
+
+    def end(self) -> None:
+        """Break off what is under way. The service is not used afterwards."""
+        self._adapter.end()
+        self._session.close()
+
+    # -- requests
+
+    def _read(self, path: str) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(self._answer("GET", path).content)
+        return told
+
+    def _find(self, path: str) -> dict[str, Any] | None:
+        response = self._answer("GET", path, also=(404,))
+        return None if response.status_code == 404 else json.loads(response.content)
+
+    def _make(self, path: str, body: Mapping[str, Any]) -> bool:
+        return self._answer("PUT", f"{path}?overwrite=false", body, also=(409,)).status_code != 409
+
+    def _answer(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, also: tuple[int, ...] = ()
+    ) -> requests.Response:
+        """The answer, if it is a success, or has one of these statuses too."""
+        response = self._send(method, path, body, _ANSWER_LIMIT)
+        if response.status_code == 200 or response.status_code in also:
+            return response
+        raise _refusal(response)
+
+    def _send(self, method: str, path: str, body: Mapping[str, Any] | None, limit: float) -> requests.Response:
+        data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        authorization = self._authorize("")
+        response = self._request(method, path, data, authorization, limit)
+        if response.status_code == 401 and (other := self._authorize(authorization)) != authorization:
+            response = self._request(method, path, data, other, limit)
+        return response
+
+    def _request(
+        self, method: str, path: str, data: bytes | None, authorization: str, limit: float
+    ) -> requests.Response:
+        return self._session.request(
+            method,
+            f"{self._place}/{path}",
+            data=data,
+            headers={"Authorization": authorization, "Content-Type": "application/json"},
+            auth=_unchanged,
+            timeout=(_CONNECT_LIMIT, limit),
+            verify=self._verify,  # here, where no variable of the environment says otherwise
+            allow_redirects=False,
+        )
+
+
+class _Adapter(HTTPAdapter):
+    """Keeps connections alive, and breaks them off."""
+
+    def init_poolmanager(self, *arguments: Any, **settings: Any) -> None:
+        keep = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+        keep += [
+            (socket.IPPROTO_TCP, getattr(socket, name), value)
+            for name, value in _KEEP_ALIVE.items()
+            if hasattr(socket, name)
+        ]
+        options = [*HTTPConnection.default_socket_options, *keep]
+        super().init_poolmanager(*arguments, **{**settings, "socket_options": options})
+        self._classes = dict(self.poolmanager.pool_classes_by_scheme)
+        self._connections = Connections(self._classes)
+        self.poolmanager.pool_classes_by_scheme = self._classes
+
+    def proxy_manager_for(self, proxy: str, **settings: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **settings)
+        manager.pool_classes_by_scheme = self._classes
+        return manager
+
+    def end(self) -> None:
+        self._connections.end()
+
+
+def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Who asks is said already: a .netrc is not to say otherwise."""
+    return request
+
+
+def _limits(told: Mapping[str, Any], general: Mapping[str, Any]) -> Limits:
+    """``told`` of the namespace; ``general``: what the service tells of all of them."""
+
+    def first(name: str, other: str, per: int = 1) -> int | None:
+        if (own := told.get(name)) is not None:
+            return int(own)
+        return None if (theirs := general.get(other)) is None else int(theirs) // per
+
+    payload = told.get("maxPayloadSize", told.get("maxParameterSize"))
+    return Limits(
+        concurrency=first("concurrentInvocations", "concurrent_actions"),
+        per_minute=first("invocationsPerMinute", "actions_per_minute"),
+        payload=_MOST_PAYLOAD if payload is None else _bytes(payload),
+        least_time=first("minActionTimeout", "min_action_duration"),
+        most_time=first("maxActionTimeout", "max_action_duration"),
+        least_memory=first("minActionMemory", "min_action_memory", 1 << 20),
+        most_memory=first("maxActionMemory", "max_action_memory", 1 << 20),
+    )
+
+
+def _bytes(size: object) -> int:
+    """The bytes of a size as OpenWhisk writes it: ``"1 MB"``."""
+    found = re.fullmatch(r"\s*(\d+)\s*([BKMG])?B?\s*", str(size), re.IGNORECASE)
+    if found is None:
+        return _MOST_PAYLOAD
+    return int(found[1]) << _UNITS[(found[2] or "B").upper()]
+
+
+def _json(response: requests.Response) -> Any:
+    try:
+        return json.loads(response.content)
+    except ValueError:
+        return None
+
+
+def _refusal(response: requests.Response) -> Refusal:
+    told = _json(response)
+    said = told.get("error") if isinstance(told, dict) else None
+    if said is None and response.is_redirect:
+        said = f"it has moved to {response.headers.get('Location')}"
+    return Refusal(response.status_code, shown(said or response.text or response.reason))
+
+
+def shown(said: object) -> str:
+    """What a service said, on one line and not endless."""
+    text = " ".join((said if isinstance(said, str) else json.dumps(said)).split())
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+
+
+# ---------------------------------------------------------------- errors
+
+
+@contextmanager
+def translated(service: Service, action: str) -> Iterator[None]:
+    """Errors in the ``with`` block become ours: ``InvocationError`` for what passes, else ``ConfigError``."""
+    try:
+        yield
+    except SERVICE_ERRORS as error:
+        text = f"cannot {action}: {problem(error, service)}"
+        if passes(error):
+            raise InvocationError(text, reason=Reason.UNAVAILABLE, retryable=True) from error
+        raise ConfigError(text) from error
+
+
+def passes(error: Exception) -> bool:
+    """Whether the same request may succeed later."""
+    if isinstance(error, Refusal):
+        return error.status in (408, 429) or error.status >= 500
+    lost = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+    return isinstance(error, lost) and not isinstance(error, requests.exceptions.SSLError)
+
+
+def problem(error: Exception, service: Service) -> str:
+    """What is wrong, in a sentence, with the way out where there is one."""
+    section = service.section
+    if isinstance(error, Refusal):
+        hint = {
+            401: f"{service.endpoint} does not accept the key: check {service.key}",
+            403: f"the key is not for this: check {section}.namespace, and {service.key}",
+            404: f"{service.endpoint} has no such thing: check {section}.endpoint and {section}.namespace",
+        }.get(error.status)
+        return f"{hint} ({error.said})" if hint else f"it was answered with {error.status}, {error.said}"
+    if isinstance(error, requests.exceptions.SSLError):
+        return _untrusted(str(error), service)
+    if isinstance(error, requests.ConnectionError | requests.Timeout):
+        return f"{service.endpoint} does not answer ({_reason(error)}); {section}.endpoint says where it is"
+    return " ".join(str(error).split())
+
+
+def _untrusted(said: str, service: Service) -> str:
+    found = re.search(r"\[SSL(?:: (\w+))?\] (.*?) \(_ssl", said)
+    why = found[2] if found else " ".join(said.split())
+    if found is None or found[1] != "CERTIFICATE_VERIFY_FAILED":
+        return f"{service.endpoint} does not speak TLS as it should ({why}): check {service.section}.endpoint"
+    return (
+        f"the certificate of {service.endpoint} is not trusted ({why}): set {service.section}.ca_bundle to the file of"
+        f" the certificate that signed it, or, if nobody else can be there, {service.section}.insecure to true"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """The innermost of what urllib3 and requests wrap, without the addresses of objects."""
+    inner: Any = error.args[0] if error.args else error
+    inner = getattr(inner, "reason", inner)
+    text = re.sub(r"<[^>]*>:? ?|\w*Connection\w*\([^)]*\):? ?", "", str(inner))
+    return " ".join(text.split()) or type(error).__name__
