@@ -4,20 +4,35 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import click
 
 from lithops_mini.cli.options import Callback, debug_option
-from lithops_mini.emulators.aws.settings import Faults, Limits
+from lithops_mini.emulators.aws import settings as aws_settings
+from lithops_mini.emulators.openwhisk import settings as openwhisk_settings
+from lithops_mini.emulators.settings import Numbers
 from lithops_mini.errors import ConfigError
 
 _REGION = "us-east-1"
+
+
+class _Emulator(Protocol):
+    @property
+    def not_enforced(self) -> tuple[str, ...]: ...
+
+    @property
+    def url(self) -> str: ...
+
+    def close(self) -> None: ...
+
+
+Running = TypeVar("Running", bound=_Emulator)
 
 
 @click.group()
@@ -28,35 +43,47 @@ def emulate() -> None:
     Examples:
       lithops-mini emulate aws
       lithops-mini emulate aws --profile-file aws.yaml
+      lithops-mini emulate openwhisk
     """
 
 
-def _number_options(function: Callback) -> Callback:
-    """A flag for each of the limits and the faults."""
-    for each in reversed((*fields(Limits), *fields(Faults))):
-        flag, text = f"--{each.name.replace('_', '-')}", each.metadata["help"]
-        kind = type(each.default)
-        function = click.option(flag, type=kind, default=each.default, show_default=True, metavar="N", help=text)(
-            function
-        )
-    return function
+def _options(limits: Any, faults: Any) -> Callable[[Callback], Callback]:
+    """What every emulator can be told: where it listens, what it runs code in, and a flag for each number."""
+
+    def add(function: Callback) -> Callback:
+        for each in reversed((*fields(limits), *fields(faults))):
+            flag, text = f"--{each.name.replace('_', '-')}", each.metadata["help"]
+            kind = type(each.default)
+            function = click.option(flag, type=kind, default=each.default, show_default=True, metavar="N", help=text)(
+                function
+            )
+        for option in reversed(_COMMON):
+            function = option(function)
+        return debug_option(function)
+
+    return add
+
+
+_COMMON = (
+    click.option(
+        "--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="Port on loopback; 0: a free one."
+    ),
+    click.option(
+        "--sandbox",
+        type=click.Choice(["docker", "process"]),
+        help="What functions run in. Default: containers where a Docker engine answers, else processes.",
+    ),
+    click.option(
+        "--profile-file",
+        metavar="FILE",
+        type=click.Path(dir_okay=False),
+        help="Write a configuration with a profile 'emulator' there, once it answers.",
+    ),
+)
 
 
 @emulate.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="Port on loopback; 0: a free one.")
-@click.option(
-    "--sandbox",
-    type=click.Choice(["docker", "process"]),
-    help="What functions run in. Default: containers where a Docker engine answers, else processes.",
-)
-@click.option(
-    "--profile-file",
-    metavar="FILE",
-    type=click.Path(dir_okay=False),
-    help="Write a configuration with a profile 'emulator' there, once it answers.",
-)
-@_number_options
-@debug_option
+@_options(aws_settings.Limits, aws_settings.Faults)
 def aws(port: int, sandbox: str | None, profile_file: str | None, **given: Any) -> None:
     """A local AWS: S3, IAM, STS, Lambda, CloudWatch Logs, CloudFormation, DynamoDB, EventBridge.
 
@@ -69,31 +96,105 @@ def aws(port: int, sandbox: str | None, profile_file: str | None, **given: Any) 
       lithops-mini emulate aws --profile-file aws.yaml
       lithops-mini emulate aws --crash 0.1 --seed 7
     """
-    try:
+    with _installed():
         from lithops_mini.emulators.aws.server import Emulator, Settings
-    except ImportError as error:
-        raise ConfigError(
-            f"the emulator needs packages that are not installed ({error}): pip install 'lithops_mini[emulators]'"
-        ) from error
 
-    limits = Limits(**{each.name: given[each.name] for each in fields(Limits)})
-    faults = Faults(**{each.name: given[each.name] for each in fields(Faults)})
+    limits, faults = _chosen(aws_settings.Limits, given), _chosen(aws_settings.Faults, given)
     settings = Settings(port, sandbox or _best_sandbox(), limits, faults)
+
+    def begin(emulator: Emulator) -> tuple[dict[str, str], dict[str, Any]]:
+        keys = emulator.administrator
+        place = {"AWS_ENDPOINT_URL": emulator.url, "AWS_DEFAULT_REGION": _REGION}
+        account = {"endpoint_url": emulator.url, "region": _REGION}
+        account |= {"access_key_id": keys.access_key_id, "secret_access_key": keys.secret_access_key}
+        profile = {"backend": "aws_lambda", "storage": "aws_s3", "aws": account}
+        return {**place, **keys.variables()}, profile
+
+    _run("AWS", lambda: Emulator(settings, _tell), begin, profile_file)
+
+
+@emulate.command()
+@_options(openwhisk_settings.Limits, openwhisk_settings.Faults)
+@click.option(
+    "--network",
+    type=click.Choice(["bridge", "host"]),
+    default="bridge",
+    show_default=True,
+    help="Of containers of images; 'host': this machine's, where they listen on the port that PORT names.",
+)
+def openwhisk(port: int, sandbox: str | None, network: str, profile_file: str | None, **given: Any) -> None:
+    """A local OpenWhisk: packages, actions, activations and their logs, limits, and tokens as of IBM's IAM.
+
+    An emulator, whose actions run in containers of the Docker engine, by OpenWhisk's own contract for them. It prints
+    its endpoint once it answers, and runs until Ctrl-C or SIGTERM. Then nothing of it is left.
+
+    \b
+    Examples:
+      lithops-mini emulate openwhisk --port 3233
+      lithops-mini emulate openwhisk --profile-file openwhisk.yaml
+      lithops-mini emulate openwhisk --lose 0.1 --seed 7
+    """
+    with _installed():
+        from lithops_mini.emulators.openwhisk.server import Emulator, Settings
+
+    limits, faults = _chosen(openwhisk_settings.Limits, given), _chosen(openwhisk_settings.Faults, given)
+    settings = Settings(port, sandbox or _best_sandbox(), network, limits, faults)
+
+    def begin(emulator: Emulator) -> tuple[dict[str, str], dict[str, Any]]:
+        guest, iam = emulator.identities.guest, emulator.identities.iam
+        variables = {"__OW_API_HOST": emulator.url, "__OW_API_KEY": guest.key, "__OW_NAMESPACE": guest.namespace}
+        place = {"endpoint": emulator.url, "namespace": guest.namespace, "api_key": guest.key}
+        ibm = {"endpoint": emulator.url, "iam_endpoint": emulator.url, "namespace": iam.namespace}
+        profile: dict[str, Any] = {"backend": "openwhisk", "storage": "localhost", "openwhisk": place, "ibm_cf": ibm}
+        profile["ibm"] = {"iam_api_key": emulator.identities.iam_api_key}
+        return variables, profile
+
+    _run("OpenWhisk", lambda: Emulator(settings, _tell), begin, profile_file)
+
+
+def _run(
+    what: str,
+    start: Callable[[], Running],
+    begin: Callable[[Running], tuple[dict[str, str], dict[str, Any]]],
+    profile_file: str | None,
+) -> None:
+    """Start an emulator, say where it is, and end it when a signal comes.
+
+    ``begin`` returns the variables that lead programs to it, and a profile that leads us to it.
+    """
     with _signals() as signals:
-        emulator = Emulator(settings, lambda line: click.echo(line, err=True))
+        emulator = start()
         try:
-            keys = emulator.administrator
+            variables, profile = begin(emulator)
             if profile_file:
-                _write_profile(Path(profile_file), emulator.url, keys.access_key_id, keys.secret_access_key)
-            click.echo(f"An emulator of AWS answers at {emulator.url}, until Ctrl-C or SIGTERM.")
-            place = {"AWS_ENDPOINT_URL": emulator.url, "AWS_DEFAULT_REGION": _REGION}
-            for name, value in {**place, **keys.variables()}.items():
+                _write_profile(Path(profile_file), profile)
+            click.echo(f"An emulator of {what} answers at {emulator.url}, until Ctrl-C or SIGTERM.")
+            for name, value in variables.items():
                 click.echo(f"export {name}={value}")
             for line in emulator.not_enforced:
                 click.echo(f"Not enforced: {line}.")
             signals.read(1)
         finally:
             emulator.close()
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _chosen(kind: type[Numbers], given: dict[str, Any]) -> Numbers:
+    return kind(**{each.name: given[each.name] for each in fields(kind)})
+
+
+@contextmanager
+def _installed() -> Iterator[None]:
+    """What cannot be imported in the ``with`` block is said to be installed."""
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(
+            f"the emulator needs packages that are not installed ({error}): pip install 'lithops_mini[emulators]'"
+        ) from error
 
 
 @contextmanager
@@ -126,12 +227,9 @@ def _best_sandbox() -> str:
     return "docker"
 
 
-def _write_profile(path: Path, url: str, access_key_id: str, secret_access_key: str) -> None:
+def _write_profile(path: Path, profile: dict[str, Any]) -> None:
     import yaml
 
-    account = {"endpoint_url": url, "region": _REGION}
-    account |= {"access_key_id": access_key_id, "secret_access_key": secret_access_key}
-    profile = {"backend": "aws_lambda", "storage": "aws_s3", "aws": account}
     document = {"default_profile": "emulator", "profiles": {"emulator": profile}}
     beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with open(beside, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:

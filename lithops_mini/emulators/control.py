@@ -7,7 +7,7 @@ import resource
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lithops_mini.emulators.front import Request, Response
+from lithops_mini.emulators.front import Request, Response, json_response
 from lithops_mini.errors import ConfigError
 
 OWN = "/_emulator/"
@@ -22,18 +22,14 @@ def control(request: Request, actions: Actions) -> Response:
     action = actions.get((request.method, request.path.removeprefix(OWN)))
     if action is None:
         names = ", ".join(f"{method} {OWN}{name}" for method, name in actions)
-        return _json(404, {"error": f"there is no {request.method} {request.path}; there are {names}"})
+        return json_response(404, {"error": f"there is no {request.method} {request.path}; there are {names}"})
     try:
-        return _json(200, action(json.loads(request.body or b"{}")))
+        return json_response(200, action(json.loads(request.body or b"{}")))
     except (ConfigError, ValueError) as error:
-        return _json(400, {"error": str(error)})
+        return json_response(400, {"error": str(error)})
 
 
 def allow_many_files() -> None:
     """Take as many open files as may be had: a sandbox has half a dozen, a connection one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _json(status: int, value: Any) -> Response:
-    return Response(status, (("Content-Type", "application/json"),), json.dumps(value).encode() + b"\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +40,16 @@ class Response:
     status: int
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = b""
+
+
+def compact(value: Any) -> bytes:
+    """JSON in as few bytes as possible."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def json_response(status: int, value: Any, headers: tuple[tuple[str, str], ...] = ()) -> Response:
+    """An answer that is JSON."""
+    return Response(status, (("Content-Type", "application/json"), *headers), compact(value))
 
 
 class Connection(WSGIRequestHandler):

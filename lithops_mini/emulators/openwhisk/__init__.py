@@ -1,0 +1,1 @@
+"""A local OpenWhisk: its REST API, and actions that run in containers or processes by the platform's own contract."""

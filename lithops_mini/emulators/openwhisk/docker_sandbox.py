@@ -1,0 +1,114 @@
+"""Sandboxes that are containers of a Docker engine of this machine."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from docker import DockerClient
+from docker.errors import APIError, DockerException, ImageNotFound
+from docker.types import LogConfig, Ulimit
+from docker.utils.socket import STDOUT, frames_iter
+
+from lithops_mini.emulators.containers import Container
+from lithops_mini.emulators.openwhisk.entities import BLACKBOX, Action
+from lithops_mini.emulators.openwhisk.sandbox import RUNTIME, NoSandbox, Sandbox, connect_to_file
+
+_PORT = 8080  # of the contract
+_PROCESSES = 1024
+_FILES = 1024
+_RUNTIME = "/lithops-mini/action_runtime.py"
+_DIRECTORY = "/lithops-mini/socket"
+
+
+class DockerSandbox(Sandbox):
+    """A container with the memory of its action, made of this machine's Python or of the action's own image."""
+
+    not_enforced: ClassVar[tuple[str, ...]] = (
+        "a network of its own for Python actions: they are in this machine's",
+        "an action's share of the processors",
+    )
+
+    def __init__(self, action: Action, endpoint: str, client: DockerClient, base: str, network: str) -> None:
+        """``network``: of containers of images, ``"bridge"`` or ``"host"``."""
+        self._client = client
+        self._base = base
+        self._network = network if action.exec.kind == BLACKBOX else "host"
+        self._container: Container | None = None
+        self._started = False
+        self._address = ("127.0.0.1", _PORT)
+        super().__init__(action, endpoint)
+
+    def start(self) -> None:
+        image, settings, binds = self._base, self._runtime(), self._binds()
+        if self.action.exec.kind == BLACKBOX:
+            image, settings, binds = self.action.exec.image, {}, {}
+            if self._network == "host":
+                self._address = ("127.0.0.1", _free_port())
+                self.variables["PORT"] = str(self._address[1])
+        memory = self.action.limits.memory << 20
+        host = self._client.api.create_host_config(
+            binds=[f"{source}:{target}" for source, target in binds.items()],
+            init=True,
+            log_config=LogConfig(type="none"),
+            network_mode=self._network,
+            mem_limit=memory,
+            memswap_limit=memory,
+            pids_limit=_PROCESSES,
+            ulimits=[Ulimit(name="nofile", soft=_FILES, hard=_FILES)],
+            cap_drop=["NET_RAW", "NET_ADMIN"],
+            security_opt=["no-new-privileges"],
+        )
+        try:
+            self._container = Container(self._client, image, host, environment=self.variables, **settings)
+            output = self._client.api.attach_socket(self._container.id, {"stdout": 1, "stderr": 1, "stream": 1})
+            found = self._container.start()
+        except ImageNotFound as error:
+            raise NoSandbox(f"Failed to pull container image '{image}'.", developer=True) from error
+        except DockerException as error:
+            # An image whose program cannot be run is the developer's fault.
+            mine = isinstance(error, APIError) and error.status_code == 400
+            raise NoSandbox("Failed to provision resources to run the action.", developer=mine) from error
+        self._started = True
+        if self._network != "host":
+            networks = found["NetworkSettings"]["Networks"].values()
+            self._address = (next(each["IPAddress"] for each in networks), _PORT)
+        threading.Thread(target=self._follow, args=(self._container, output), name="sandbox", daemon=True).start()
+
+    def stop(self) -> None:
+        if self._container is not None:
+            if self._started:
+                self._container.kill()
+                self.ended.wait()
+            self._container.remove()
+
+    def connect(self, limit: float) -> socket.socket:
+        if self.action.exec.kind == BLACKBOX:
+            return socket.create_connection(self._address, limit)
+        return connect_to_file(self.directory / "socket" / "socket", limit)
+
+    def _runtime(self) -> Mapping[str, Any]:
+        return {"command": ["python3", "-S", _RUNTIME, f"{_DIRECTORY}/socket"], "working_dir": "/"}
+
+    def _binds(self) -> dict[Path | str, str]:
+        directory = self.directory / "socket"
+        directory.mkdir()
+        directory.chmod(0o777)  # whoever may not enter the one around it does not come here
+        return {f"{RUNTIME}": f"{_RUNTIME}:ro", directory: _DIRECTORY}
+
+    def _follow(self, container: Container, output: Any) -> None:
+        """Read what it prints, until its end."""
+        with output:
+            for stream, data in frames_iter(output, tty=False):  # type: ignore[no-untyped-call]
+                self.output.feed("stdout" if stream == STDOUT else "stderr", data)
+        self.output.end()
+        self.watch(container.wait())
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
