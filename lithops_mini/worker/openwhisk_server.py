@@ -14,10 +14,9 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socketserver import TCPServer
 from typing import Any, NoReturn
 
+from lithops_mini.worker.http_server import Connection, Server
 from lithops_mini.worker.openwhisk import Worker
 from lithops_mini.worker.output import show_output
 
@@ -28,22 +27,15 @@ END_OF_LOG = "XXX_THE_END_OF_A_WHISK_ACTIVATION_XXX"
 _Answer = tuple[int, dict[str, Any]]
 
 
-class ActionServer(ThreadingHTTPServer):
+class ActionServer(Server):
     """Serves the platform. Connections may be several, activations are run one after the other."""
-
-    daemon_threads = True
 
     def __init__(self, port: int, run: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
         """``run(params)`` runs an activation and returns its result."""
         self._run = run
         self._running = threading.Lock()
         self._initialized = False
-        super().__init__(("", port), _Request)
-
-    def server_bind(self) -> None:
-        # HTTPServer's own asks for this machine's name, which may take seconds where nobody answers.
-        TCPServer.server_bind(self)
-        self.server_name, self.server_port = "", self.server_address[1]
+        super().__init__(port, _Request)
 
     def answer(self, path: str, body: bytes) -> _Answer:
         """The status and the JSON that answer a request."""
@@ -84,30 +76,11 @@ class ActionServer(ThreadingHTTPServer):
             _end_log()
 
 
-class _Request(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"  # connections stay
-    disable_nagle_algorithm = True
-    wbufsize = -1  # head and body of an answer leave together
-
-    def do_POST(self) -> None:
+class _Request(Connection):
+    def post(self, body: bytes) -> None:
         server = self.server
         assert isinstance(server, ActionServer)
-        if not (length := self.headers.get("Content-Length", "")).isdecimal():
-            self.close_connection = True
-            self._send(411, {"error": "a request must say its length"})
-            return
-        self._send(*server.answer(self.path, self.rfile.read(int(length))))
-
-    def _send(self, status: int, told: dict[str, Any]) -> None:
-        body = json.dumps(told).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name there
-        """Say nothing: what is on the streams is the log of the activation."""
+        self.send_json(*server.answer(self.path, body))
 
 
 def _text(value: object) -> str:
