@@ -104,7 +104,7 @@ def start_docker() -> Iterator[dict[str, str]]:
 @contextmanager
 def start_own_docker() -> Iterator[OwnEngine]:
     """A Docker engine of one's own, without images, that may be stopped and started."""
-    _install("a Docker engine", ("dockerd", "iptables", "ip"), ("docker.io", "iptables", "iproute2"))
+    install_packages("a Docker engine", ("dockerd", "iptables", "ip"), ("docker.io", "iptables", "iproute2"))
     # Not below pytest's directories, which are kept: and the path of a socket must be short.
     with tempfile.TemporaryDirectory(prefix="lm-docker-") as directory:
         engine = OwnEngine(Path(directory))
@@ -118,7 +118,7 @@ def start_own_docker() -> Iterator[OwnEngine]:
 @contextmanager
 def start_sshd(directory: Path) -> Iterator[tuple[int, Path]]:
     """The port of an SSH server for this user, and a directory with the ``ssh`` of somebody who may log in there."""
-    _install("an SSH server", ("sshd", "ssh", "ssh-keygen"), ("openssh-server", "openssh-client"))
+    install_packages("an SSH server", ("sshd", "ssh", "ssh-keygen"), ("openssh-server", "openssh-client"))
     for key in ("user", "host"):
         _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(directory / key))
     (port,) = free_ports(1)
@@ -143,7 +143,8 @@ def start_sshd(directory: Path) -> Iterator[tuple[int, Path]]:
             process.terminate()
 
 
-def _install(what: str, programs: tuple[str, ...], packages: tuple[str, ...]) -> None:
+def install_packages(what: str, programs: tuple[str, ...], packages: tuple[str, ...]) -> None:
+    """Install Debian's packages if one of the programs is missing. ``EngineMissing`` if that cannot be done here."""
     if sys.platform != "linux" or os.geteuid() != 0:
         raise EngineMissing(f"{what}: start one, or run the tests as root on Linux, where they start one")
     os.environ["PATH"] += ":/usr/sbin:/sbin"

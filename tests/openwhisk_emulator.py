@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 import io
 import itertools
-import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zipfile
@@ -45,7 +45,7 @@ def main(params):
         case "sleep":
             time.sleep(params["seconds"])
         case "print":
-            print(params["text"])
+            print(params["text"] * params.get("times", 1))
             print("to stderr", file=sys.stderr)
         case "large":
             return {"x": "x" * (params["size"] - 9)}
@@ -195,8 +195,9 @@ def start_openwhisk(directory: Path, *flags: str) -> Iterator[Emulated]:
     """An emulator with these flags, ended with SIGTERM."""
     profile = directory / "emulator.yaml"
     command = [sys.executable, "-m", "lithops_mini", "emulate", "openwhisk", "--profile-file", str(profile), *flags]
-    environment = {**os.environ, "TMPDIR": str(directory)}
-    with open(directory / "emulator.log", "w+") as errors:
+    # Not below pytest's directories: the path of a socket must be short.
+    with tempfile.TemporaryDirectory(prefix="lm-ow-") as temporary, open(directory / "emulator.log", "w+") as errors:
+        environment = {**os.environ, "TMPDIR": temporary}
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
         assert process.stdout is not None
         try:
@@ -213,4 +214,4 @@ def start_openwhisk(directory: Path, *flags: str) -> Iterator[Emulated]:
             process.wait(60)
         assert process.returncode == 0
         assert "Traceback" not in Path(errors.name).read_text(), Path(errors.name).read_text()
-        assert list(directory.glob("lithops-mini-*")) == []
+        assert os.listdir(temporary) == []

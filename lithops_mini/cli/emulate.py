@@ -144,7 +144,7 @@ def openwhisk(port: int, sandbox: str | None, network: str, profile_file: str | 
         guest, iam = emulator.identities.guest, emulator.identities.iam
         variables = {"__OW_API_HOST": emulator.url, "__OW_API_KEY": guest.key, "__OW_NAMESPACE": guest.namespace}
         place = {"endpoint": emulator.url, "namespace": guest.namespace, "api_key": guest.key}
-        ibm = {"endpoint": emulator.url, "iam_endpoint": emulator.url, "namespace": iam.namespace}
+        ibm = {"endpoint": emulator.url, "iam_endpoint": emulator.url, "namespace_id": iam.namespace}
         profile: dict[str, Any] = {"backend": "openwhisk", "storage": "localhost", "openwhisk": place, "ibm_cf": ibm}
         profile["ibm"] = {"iam_api_key": emulator.identities.iam_api_key}
         return variables, profile

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import platform
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ KIND = "python:" + ".".join(platform.python_version_tuple()[:2])
 """The only kind besides images: this machine's Python."""
 BLACKBOX = "blackbox"
 
-_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)")
 _revisions = itertools.count(1)
 
 
@@ -35,13 +33,9 @@ class Exec:
 
     kind: str
     code: str = ""
+    binary: bool = False
     image: str = ""
     main: str = ""
-
-    @property
-    def binary(self) -> bool:
-        code = self.code.strip()
-        return bool(code) and len(code) % 4 == 0 and _BASE64.fullmatch(code) is not None
 
     def as_json(self, *, code: bool = True) -> dict[str, Any]:
         found: dict[str, Any] = {"kind": self.kind, "binary": self.binary}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -124,7 +125,15 @@ def _exec(given: Any) -> Exec:
     needed = "image" if kind == BLACKBOX else "code"
     if needed not in given:
         raise malformed(f"'{needed}' must be a string defined in 'exec' for '{kind}' actions")
-    return Exec(_KINDS[kind], given.get("code", ""), given.get("image", ""), given.get("main", ""))
+    code = given.get("code", "")
+    return Exec(_KINDS[kind], code, _is_base64(code), given.get("image", ""), given.get("main", ""))
+
+
+def _is_base64(code: str) -> bool:
+    try:
+        return bool(binascii.a2b_base64(code.strip(), strict_mode=True))
+    except ValueError:
+        return False
 
 
 def _limits(given: Any, kept: ActionLimits, allowed: Limits) -> ActionLimits:

@@ -26,6 +26,7 @@ RUNTIME = Path(action_runtime.__file__)
 """The program that runs Python actions."""
 
 _CHUNK = 1 << 16
+_PLACE = 50  # characters of a directory for temporary files: with more the path of a socket may be too long
 _LOOK = 0.01  # seconds between tries to reach what has just been started
 
 
@@ -75,7 +76,7 @@ class Sandbox(ABC):
         self.last_used = time.monotonic()
         self.end: End | None = None  # how it has ended, once ``ended`` is set
         self.ended = threading.Event()
-        self.directory = Path(tempfile.mkdtemp(prefix="lithops-mini-openwhisk-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="lithops-mini-openwhisk-", dir=_place()))
         self._kill_lock = threading.Lock()
         self._killed = False
         try:
@@ -186,6 +187,11 @@ class ProcessSandbox(Sandbox):
             self._open -= 1
             if not self._open:
                 self.output.end()
+
+
+def _place() -> str:
+    usual = tempfile.gettempdir()
+    return usual if len(usual) <= _PLACE else "/tmp"
 
 
 def connect_to_file(path: Path, limit: float) -> socket.socket:

@@ -21,7 +21,7 @@ class Sandboxes:
     """Makes sandboxes of one kind. ``ConfigError`` if there can be none here; ``close`` when all of them are gone."""
 
     def __init__(self, kind: str, network: str, tell: Tell) -> None:
-        for given, known, what in ((kind, KINDS, "sandboxes of the kind"), (network, NETWORKS, "network")):
+        for given, known, what in ((kind, KINDS, "kind of sandboxes"), (network, NETWORKS, "network")):
             if given not in known:
                 raise ConfigError(f"there is no {what} {given!r}; there are {', '.join(known)}")
         self._client: DockerClient | None = None
