@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from lithops_mini.errors import ConfigError
 from lithops_mini.runtimes.base import Tell
+from lithops_mini.runtimes.own_registry import engine_client, is_pushed, push
 from lithops_mini.runtimes.recipe import Recipe
 from lithops_mini.sizes import format_size
 
 if TYPE_CHECKING:
     from docker import DockerClient
-
-_ENGINE_LIMIT = 600  # seconds for which an engine may say nothing
 
 
 @dataclass(frozen=True)
@@ -54,8 +52,8 @@ class ActionImages:
                 " name/lithops-mini"
             )
         name = f"{self._repository}:{tag}"
-        with _engine(self._section, why) as client:
-            if self._push and _is_pushed(client, name):
+        with engine_client(self._section, why) as client:
+            if self._push and is_pushed(client, name):
                 return Image(name)
             if (there := _described(client, name)) is None:
                 tell(f"{why[0].upper()}{why[1:]}")
@@ -64,7 +62,7 @@ class ActionImages:
                 assert there is not None
             if self._push:
                 tell(f"Pushing {format_size(there.size)} to {name}")
-                self._send(client, name)
+                push(client, name, "OpenWhisk")
             return there
 
     def forget(self, names: Iterable[str]) -> None:
@@ -76,7 +74,7 @@ class ActionImages:
 
         from lithops_mini.runtimes import engine
 
-        with _engine(self._section, "the images of the runtime are in a Docker engine") as client:
+        with engine_client(self._section, "the images of the runtime are in a Docker engine") as client:
             for name in wanted:
                 with engine.translated(f"remove the image {name}"):
                     try:
@@ -97,20 +95,6 @@ class ActionImages:
             engine.discard(client, number)
             raise
 
-    @staticmethod
-    def _send(client: DockerClient, name: str) -> None:
-        from lithops_mini.runtimes import engine
-
-        repository, _, tag = name.rpartition(":")
-        with engine.translated(f"push the image {name}"):
-            for message in client.api.push(repository, tag, stream=True, decode=True):
-                if "error" in message:
-                    raise ConfigError(
-                        f"the image cannot be pushed to {name}: {message['error']}; if it needs no registry, because"
-                        " OpenWhisk uses this very engine, set push to false"
-                    )
-            client.api.remove_image(name, force=True)
-
 
 def _described(client: DockerClient, name: str) -> Image | None:
     """The image in the engine, if it is one of ours."""
@@ -121,39 +105,3 @@ def _described(client: DockerClient, name: str) -> Image | None:
         return None
     labels: dict[str, Any] = found["Config"].get("Labels") or {}
     return Image(name, int(found["Size"]), tuple(labels.get(f"{image.LABEL}.packages", "").split()))
-
-
-def _is_pushed(client: DockerClient, name: str) -> bool:
-    """Whether the registry has the image, as far as it tells this engine."""
-    from docker.errors import APIError
-
-    from lithops_mini.runtimes import engine
-
-    with engine.translated(f"look for {name} in its registry"):
-        try:
-            client.api.inspect_distribution(name)  # type: ignore[no-untyped-call]
-        except APIError:  # it has none, or says so to nobody who may not push either
-            return False
-        return True
-
-
-@contextmanager
-def _engine(section: str, why: str) -> Iterator[DockerClient]:
-    """A client of the engine that the environment names."""
-    try:
-        import docker
-        from docker.errors import DockerException
-        from requests.exceptions import RequestException
-    except ImportError as error:
-        raise ConfigError(f"{why}; it is built with the Docker SDK: pip install 'lithops_mini[docker]'") from error
-    try:
-        client = docker.from_env(timeout=_ENGINE_LIMIT)
-    except (DockerException, RequestException) as error:
-        raise ConfigError(
-            f"{why}, and no Docker engine answers to build it ({error}): start one, or set DOCKER_HOST, or run"
-            f" 'lithops-mini runtime build -b {section}' where there is one; what it makes is used from anywhere"
-        ) from error
-    try:
-        yield client
-    finally:
-        client.close()
