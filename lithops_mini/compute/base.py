@@ -69,6 +69,7 @@ class ComputeBackend(ABC):
 
     max_payload: int  # bytes of one message
     max_reply: int  # bytes of one reply
+    max_time: float | None = None  # seconds a call may run, as its setting of that name says; None: no limit is known
     shares_files: ClassVar[bool] = False  # workers see this machine's files under the same paths
     shows_output: ClassVar[bool] = False  # it logs what calls print, at DEBUG, while they run
     keeps_log: ClassVar[bool] = False  # what calls print stays where they ran: read_log and log_url tell of it

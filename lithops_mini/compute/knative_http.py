@@ -1,0 +1,160 @@
+"""Posts that can be broken off: an answer may take minutes, and who cancels a call will not wait for it.
+
+requests and urllib3 offer no way to do that. What is used here of urllib3's inside has had these names since its
+version 1.26.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
+
+# Seconds without a word after which a connection is tried, between two tries, and how many: a peer that is gone is
+# noticed, and devices in between do not forget a connection on which somebody waits.
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+
+
+class Post:
+    """One request, to be broken off by any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: Any = None
+        self._cut = False
+
+    def cut(self) -> None:
+        """Break the request off, now or when it has a connection. One that has its answer is left alone."""
+        with self._lock:
+            self._cut = True
+            self._shut()
+
+    def uses(self, connection: Any) -> None:
+        with self._lock:
+            self._connection = connection
+            connection.post = self
+            if self._cut:
+                self._shut()
+
+    def over(self) -> None:
+        """The connection may be another's from now on."""
+        with self._lock:
+            self._connection = None
+
+    def _shut(self) -> None:
+        there = None if self._connection is None else self._connection.sock
+        if there is not None and self._connection.post is self:
+            with suppress(OSError):  # it has ended by itself
+                # Not TLS's own: that would take from the thread that reads what it reads with.
+                socket.socket.shutdown(there, socket.SHUT_RDWR)
+
+
+class Posts:
+    """Sends posts, from many threads at once, over connections that are kept."""
+
+    def __init__(self, connections: int, ca_bundle: str | None) -> None:
+        self._verify: bool | str = ca_bundle or True
+        self._session = requests.Session()
+        self._lock = threading.Lock()
+        self._under_way: set[Post] = set()
+        self._ended = False
+        adapter = _Adapter(pool_connections=8, pool_maxsize=connections)
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, adapter)
+
+    @contextmanager
+    def send(
+        self, post: Post, url: str, headers: Mapping[str, str], data: bytes, timeout: tuple[float, float]
+    ) -> Iterator[requests.Response]:
+        """Within the ``with`` block there is the answer, whose body has not been read yet.
+
+        Raises what requests and urllib3 raise.
+        """
+        with self._lock:
+            self._under_way.add(post)
+            if self._ended:
+                post.cut()
+        _current.post = post
+        try:
+            response = self._session.post(
+                url,
+                data=data,
+                headers=headers,
+                timeout=timeout,
+                verify=self._verify,  # here, where no variable of the environment says otherwise
+                auth=_unchanged,
+                allow_redirects=False,
+                stream=True,
+            )
+            with response:
+                yield response
+        finally:
+            _current.post = None
+            post.over()
+            with self._lock:
+                self._under_way.discard(post)
+
+    def end(self) -> None:
+        """Break off what is under way, and whatever is sent later."""
+        with self._lock:
+            self._ended = True
+            left = list(self._under_way)
+        for post in left:
+            post.cut()
+        self._session.close()
+
+
+_current = threading.local()  # the post that this thread sends
+
+
+class _Adapter(HTTPAdapter):
+    """Keeps connections alive, and lets posts know theirs."""
+
+    def init_poolmanager(self, *arguments: Any, **settings: Any) -> None:
+        keep = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+        keep += [
+            (socket.IPPROTO_TCP, getattr(socket, name), value)
+            for name, value in _KEEP_ALIVE.items()
+            if hasattr(socket, name)
+        ]
+        options = [*HTTPConnection.default_socket_options, *keep]
+        super().init_poolmanager(*arguments, **{**settings, "socket_options": options})
+        self._classes = {name: _telling(pool) for name, pool in self.poolmanager.pool_classes_by_scheme.items()}
+        self.poolmanager.pool_classes_by_scheme = self._classes
+
+    def proxy_manager_for(self, proxy: str, **settings: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **settings)
+        manager.pool_classes_by_scheme = self._classes
+        return manager
+
+
+def _telling(pool: Any) -> Any:
+    """The class of pools whose connections tell the thread's post that they are what it uses."""
+    kind = pool.ConnectionCls
+
+    def connect(connection: Any) -> None:
+        kind.connect(connection)
+        _tell(connection)
+
+    def putrequest(connection: Any, *arguments: Any, **settings: Any) -> Any:
+        _tell(connection)
+        return kind.putrequest(connection, *arguments, **settings)
+
+    known = type(kind.__name__, (kind,), {"connect": connect, "putrequest": putrequest})
+    return type(pool.__name__, (pool,), {"ConnectionCls": known})
+
+
+def _tell(connection: Any) -> None:
+    if (post := getattr(_current, "post", None)) is not None:
+        post.uses(connection)
+
+
+def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Who asks is said already: a .netrc is not to say otherwise."""
+    return request
