@@ -17,8 +17,8 @@ from lithops_mini.storage.ibm_cos import IbmOptions
 class IbmCfPlace(IbmOptions):
     """Where the service is, and who one is there."""
 
-    namespace: str | None = field(
-        default=None, metadata={"help": "Id of the namespace, as ibmcloud fn namespace list shows it."}
+    namespace_id: str | None = field(
+        default=None, metadata={"help": "Id of the namespace of the actions."}
     )
     endpoint: str | None = field(
         default=None,
@@ -46,10 +46,10 @@ class IbmCfCompute(OpenWhiskCompute):
         assert isinstance(options, IbmCfOptions)
         if options.iam_api_key is None:
             raise ConfigError("ibm.iam_api_key is not set, and ibm_cf has no other credentials")
-        if options.namespace is None:
-            raise ConfigError("ibm_cf.namespace is not set: it is the id of a namespace, and not its name")
+        if options.namespace_id is None:
+            raise ConfigError("ibm_cf.namespace_id is not set: ibmcloud fn namespace list shows those of an account")
         if options.endpoint is None and options.region is None:
             raise ConfigError("ibm.region and ibm_cf.endpoint are not set: one of them says where the service is")
         endpoint = options.endpoint or f"https://{options.region}.functions.cloud.ibm.com"
         token = IamToken(options.iam_api_key, options.iam_endpoint or ENDPOINT)
-        return self._service_at(endpoint, options.namespace, token, "ibm.iam_api_key")
+        return self._service_at(endpoint, options.namespace_id, token, "ibm.iam_api_key")

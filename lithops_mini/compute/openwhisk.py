@@ -278,9 +278,11 @@ class OpenWhiskCompute(ComputeBackend):
 
     def _make_actions(self, environment: Mapping[str, str]) -> Actions:
         options = self._options
-        setup = Setup(self._time(), options.package, options.image, options.push)
+        setup = Setup(options.package, options.image, options.push)
         recipe = Recipe(base=options.base or "", dockerfile=options.dockerfile, requirements=options.requirements)
-        return Actions(self._service, recipe, setup, options.memory, environment)
+        return Actions(
+            self._service, recipe, setup, memory=options.memory, timeout=self._time(), environment=environment
+        )
 
     def _action(self, memory: int) -> str:
         """The action with so many MiB, or the least that there can be. Raises ``InvocationError``."""

@@ -17,7 +17,7 @@ from lithops_mini.runtimes.openwhisk_service import Refusal, Service, problem, s
 # from 500 on nobody knows whether the message runs, so what is sent next must be another attempt.
 _STATUSES: dict[int, tuple[Reason, bool]] = {
     404: (Reason.UNAVAILABLE, True),  # it was deleted, and is made again
-    408: (Reason.DIED, True),
+    408: (Reason.UNAVAILABLE, True),  # the message did not arrive in time
     429: (Reason.THROTTLED, True),
     503: (Reason.UNAVAILABLE, True),
 }
@@ -39,6 +39,7 @@ _FAILURES: Sequence[tuple[str, Reason, bool, str]] = (
     (r"could not be found or may have been deleted", Reason.UNAVAILABLE, True, "was deleted before it ran"),
 )
 _INTERNAL = "whisk internal error"
+_NO_ANSWER = "timely response"  # what a controller says that has waited too long for its own parts
 _RATE = re.compile(r"requests in the last minute(?:.*allowed: (\d+))?", re.IGNORECASE)
 _CONCURRENCY = re.compile(r"concurrent requests(?:.*allowed: (\d+))?", re.IGNORECASE)
 _LINES = 8  # of an activation's log in an error
@@ -52,7 +53,7 @@ def not_invoked(error: Exception, action: str, service: Service) -> InvocationEr
     text = f"the action {action} was not invoked: {problem(error, service)}"
     if isinstance(error, Refusal):
         unknown = (Reason.DIED, True) if error.status >= 500 else (Reason.REFUSED, False)
-        reason, retryable = _STATUSES.get(error.status, unknown)
+        reason, retryable = unknown if _NO_ANSWER in error.said else _STATUSES.get(error.status, unknown)
         return InvocationError(_told(error, action) or text, reason=reason, retryable=retryable)
     if isinstance(error, SSLError):
         return InvocationError(text, reason=Reason.REFUSED)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import compileall
 import io
 import os
 import zipfile
 from base64 import b64encode
 from pathlib import Path
+from py_compile import PycInvalidationMode
 
 from lithops_mini.errors import ConfigError
 from lithops_mini.runtimes.bundle import bundle
-from lithops_mini.runtimes.recipe import Recipe
+from lithops_mini.runtimes.recipe import Recipe, this_python
 from lithops_mini.runtimes.wheels import Target
 from lithops_mini.sizes import format_size
 
+PACKAGES = "packages"
+"""The directory of the packages, beside the worker's."""
 ENTRY_FILE = "__main__.py"
 ENTRY = b"""\
 import os
@@ -48,15 +52,25 @@ def target(recipe: Recipe) -> Target:
     return Target(recipe.python, _MACHINE, "glibc", _OLD_GLIBC if old else _GLIBC)
 
 
-def encoded(packages: Path) -> str:
-    """The zip with the packages in a directory, in base64; the same files make the same. May raise ``TooLarge``."""
+def lay_out(directory: Path) -> None:
+    """Write the worker into an empty directory, which then is the action's but for its packages."""
+    for path, data in {ENTRY_FILE: ENTRY, **bundle().files}.items():
+        place = directory / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+
+
+def encoded(directory: Path, recipe: Recipe) -> str:
+    """The zip of an action's directory, in base64. May raise ``TooLarge``."""
+    if recipe.python == this_python():
+        # Every cold start would compile it. What is compiled counts whatever time the source is unpacked at.
+        unchecked = PycInvalidationMode.UNCHECKED_HASH
+        compileall.compile_dir(directory, quiet=2, stripdir=directory, invalidation_mode=unchecked)
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
-        for path, data in {ENTRY_FILE: ENTRY, **bundle().files}.items():
-            archive.writestr(_entry(path, 0o644), data)
-        for found in sorted(path for path in packages.rglob("*") if path.is_file()):
+        for found in sorted(path for path in directory.rglob("*") if path.is_file()):
             mode = 0o755 if os.access(found, os.X_OK) else 0o644
-            archive.writestr(_entry(f"packages/{found.relative_to(packages).as_posix()}", mode), found.read_bytes())
+            archive.writestr(_entry(found.relative_to(directory).as_posix(), mode), found.read_bytes())
     code = b64encode(file.getbuffer()).decode("ascii")
     if len(code) > _LARGEST:
         raise TooLarge(

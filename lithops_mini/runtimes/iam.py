@@ -9,7 +9,7 @@ import requests
 
 from lithops_mini.runtimes.openwhisk_service import Refusal, shown
 
-ENDPOINT = "https://iam.cloud.ibm.com"
+ENDPOINT = "https://iam.cloud.ibm.com/identity/token"
 _GRANT = "urn:ibm:params:oauth:grant-type:apikey"
 _LIMIT = 30.0  # seconds for an answer
 # Of the time for which a token is good; then there is another, since one may be under way for a while.
@@ -21,7 +21,7 @@ class IamToken:
 
     def __init__(self, api_key: str, endpoint: str = ENDPOINT) -> None:
         self._api_key = api_key
-        self._url = f"{endpoint.rstrip('/')}/identity/token"
+        self._endpoint = endpoint
         self._lock = threading.Lock()
         self._header = ""
         self._until = 0.0  # monotonic
@@ -36,7 +36,7 @@ class IamToken:
     def _fetch(self) -> None:
         began = time.monotonic()
         response = requests.post(
-            self._url,
+            self._endpoint,
             data={"grant_type": _GRANT, "apikey": self._api_key},
             headers={"Accept": "application/json"},
             timeout=_LIMIT,

@@ -30,9 +30,8 @@ _ROUNDS = 100_000
 
 @dataclass(frozen=True)
 class Setup:
-    """What an action has besides its contents, its memory and what is bound to it."""
+    """What decides on the contents of actions, besides the recipe."""
 
-    timeout: int  # milliseconds
     package: str = "auto"  # or "zip", or "image"
     image: str | None = None  # the repository of images, without a tag
     push: bool = True  # whether an image goes to its registry, or is only in the engine
@@ -50,8 +49,8 @@ class _Contents:
 class Actions(Runtimes):
     """The actions of one namespace, for one configuration.
 
-    A runtime has an action for each memory size and for all that is bound to them; its name is what theirs begin with.
-    May be used from several threads.
+    A runtime has actions for sizes of memory, for time limits and for what is bound to them; its name is what theirs
+    begin with. May be used from several threads.
     """
 
     def __init__(
@@ -59,14 +58,20 @@ class Actions(Runtimes):
         service: Service,
         recipe: Recipe,
         setup: Setup,
+        *,
         memory: int,
+        timeout: int,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """``memory``: MiB of the action that ``build`` makes. ``environment``: what workers need of their storage."""
+        """``memory``: MiB of the action that ``build`` makes; ``timeout``: milliseconds of an activation.
+
+        ``environment``: what workers need for their storage; ``build`` makes an action without.
+        """
         self._service = service
         self._recipe = recipe
         self._setup = setup
         self._memory = memory
+        self._timeout = timeout
         self._environment = environment or {}
         self._bound = f"-{_fingerprint(self._environment)}" if self._environment else ""
         self._images = ActionImages(service.section, setup.image, push=setup.push)
@@ -86,7 +91,7 @@ class Actions(Runtimes):
         name = self.name(recipe)
         if force and any(each.name == name for each in self.list()):
             self.delete(name)
-        made = f"{name}-{self._memory}"
+        made = self._action_name(recipe, self._memory)
         new = self._ensure(recipe, made, self._memory, {}, tell)
         with translated(self._service, f"describe the action {made}"):
             found = self._service.find_action(made)
@@ -94,7 +99,7 @@ class Actions(Runtimes):
 
     def ensure(self, recipe: Recipe, memory: int, tell: Tell) -> str:
         """The name of the action with so many MiB, made if it is missing. ``ConfigError`` if it cannot be."""
-        name = f"{self.name(recipe)}-{memory}{self._bound}"
+        name = f"{self._action_name(recipe, memory)}{self._bound}"
         self._ensure(recipe, name, memory, self._environment, tell)
         return name
 
@@ -117,6 +122,9 @@ class Actions(Runtimes):
         self._images.forget(images - {_told(each).get("image", "") for each in self._actions()})
 
     # -- making
+
+    def _action_name(self, recipe: Recipe, memory: int) -> str:
+        return f"{self.name(recipe)}-{memory}-{self._timeout / 1000:g}s"
 
     def _ensure(self, recipe: Recipe, name: str, memory: int, environment: Mapping[str, str], tell: Tell) -> bool:
         """Make an action, if there is none of this name; whether there was none."""
@@ -145,7 +153,7 @@ class Actions(Runtimes):
         }
         return {
             "exec": contents.exec,
-            "limits": {"timeout": self._setup.timeout, "memory": memory},
+            "limits": {"timeout": self._timeout, "memory": memory},
             "annotations": [
                 {"key": _ANNOTATION, "value": told},
                 {"key": "provide-api-key", "value": False},  # workers ask OpenWhisk for nothing
@@ -202,8 +210,12 @@ class Actions(Runtimes):
             if recipe.requirements or recipe.packages:
                 tell(f"Installing packages for {machine}")
             there = Path(directory)
-            installed = wheels.install(there, machine, tell, requirements=recipe.requirements, packages=recipe.packages)
-            code = action_zip.encoded(there)
+            action_zip.lay_out(there)
+            packages = there / action_zip.PACKAGES
+            installed = wheels.install(
+                packages, machine, tell, requirements=recipe.requirements, packages=recipe.packages
+            )
+            code = action_zip.encoded(there, recipe)
         return _Contents({"kind": kind, "code": code, "main": "main"}, installed, len(code) * 3 // 4)
 
     def _image(self, recipe: Recipe, why: str, tell: Tell) -> _Contents:
