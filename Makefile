@@ -44,7 +44,7 @@ format: .venv/dev.stamp  ## let ruff rewrite what it can
 bench: .venv/dev.stamp  ## the benchmarks, beside their references
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-bench-quick: .venv/dev.stamp  ## the same with less of everything, in two minutes
+bench-quick: .venv/dev.stamp  ## the same with less of everything, in five minutes
 	$(BIN)/python benchmarks/run.py --quick $(ARGS)
 
 venv: .venv/dev.stamp  ## .venv with the package, editable, and all tools: then .venv/bin/pytest tests/test_x.py

@@ -1,7 +1,8 @@
-"""Lithops on a Docker engine: its localhost backend with an image as its runtime.
+"""Lithops, in an environment of its own: in containers of a Docker engine, and in functions of AWS Lambda.
 
-Version 1 of that backend starts a container for each job, with processes for its calls. Version 2, its default, has
-one container for all jobs, and in it a process for each call, started by `docker exec`.
+In containers it is its localhost backend with an image as its runtime. Version 1 of that backend starts a container for
+each job, with processes for its calls. Version 2, its default, has one container for all jobs, and in it a process for
+each call, started by `docker exec`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from lithops_mini.runtimes.recipe import HOST, Recipe
 VERSION = "3.8.0"
 ENGINES = Path(__file__).parent.parent / "build" / "engines"
 PROGRAM = Path(__file__).with_name("lithops_program.py")
+LAMBDA_PROGRAM = Path(__file__).with_name("lithops_lambda_program.py")
 _LIMIT = 600.0  # seconds until an answer that does not come will not come
 # It starts its containers with bash, which the base has not.
 _DOCKERFILE = """\
@@ -43,16 +45,17 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def install() -> Path:
-    """The interpreter that Lithops is installed for, in an environment of its own."""
+def install(extra: str = "") -> Path:
+    """The interpreter that Lithops, with what is optional for ``extra``, is installed for."""
     ENGINES.mkdir(parents=True, exist_ok=True)
-    target = ENGINES / f"lithops-{VERSION}"
+    target = ENGINES / f"lithops-{VERSION}{extra and '-'}{extra}"
+    what = f"lithops[{extra}]=={VERSION}" if extra else f"lithops=={VERSION}"
     python = target / "bin" / "python"
     with open(ENGINES / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (target / "complete").exists():
             subprocess.run([sys.executable, "-m", "venv", "--clear", str(target)], check=True)
-            subprocess.run([str(python), "-m", "pip", "install", "-qq", f"lithops=={VERSION}"], check=True)
+            subprocess.run([str(python), "-m", "pip", "install", "-qq", what], check=True)
             (target / "complete").touch()
     return python
 
@@ -84,6 +87,10 @@ class Lithops:
 
     def seconds(self, calls: int) -> float:
         """How long so many calls take, from the first that is made to the last result."""
+        return float(self.ask(calls))
+
+    def ask(self, calls: int) -> str:
+        """What the program answers to a number of calls."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         watchdog = threading.Timer(_LIMIT, self._process.kill)
@@ -97,7 +104,7 @@ class Lithops:
             raise TimeoutError(
                 f"Lithops returned no {calls} results; its log ends with\n{self._log.read_text()[-2000:]}"
             )
-        return float(answer)
+        return answer
 
 
 @contextmanager
@@ -106,7 +113,17 @@ def start(python: Path, client: docker.DockerClient, image_name: str, version: i
     directory = str(DATA / "lithops")  # the /tmp of its containers; what it knows of the image it keeps there
     os.makedirs(directory, exist_ok=True)
     environment = os.environ | {"TMPDIR": directory, "HOME": directory, "WORKERS": str(WORKERS)}
-    command = [str(python), str(PROGRAM), image_name, str(version)]
+    try:
+        with _program([str(python), str(PROGRAM), image_name, str(version)], environment) as lithops:
+            yield lithops
+    finally:
+        for left in client.containers.list(all=True, ignore_removed=True, filters={"ancestor": image_name}):
+            with suppress(docker.errors.APIError):  # it is being removed already
+                left.remove(force=True)
+
+
+@contextmanager
+def _program(command: list[str], environment: Mapping[str, str]) -> Iterator[Lithops]:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with (
         open(DATA / "lithops.log", "w") as log,
@@ -121,9 +138,6 @@ def start(python: Path, client: docker.DockerClient, image_name: str, version: i
                 process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
-            for left in client.containers.list(all=True, ignore_removed=True, filters={"ancestor": image_name}):
-                with suppress(docker.errors.APIError):  # it is being removed already
-                    left.remove(force=True)
 
 
 def first_result(python: Path, client: docker.DockerClient, image_name: str, version: int) -> float:
@@ -132,3 +146,42 @@ def first_result(python: Path, client: docker.DockerClient, image_name: str, ver
     with start(python, client, image_name, version) as lithops:
         lithops.seconds(1)
         return time.perf_counter() - started
+
+
+# -- in functions of AWS Lambda
+
+
+def layer(python: Path) -> Path:
+    """A zip of what Lithops needs in its functions, as its own configuration lists it."""
+    target = python.parent.parent / "layer"
+    archive = target.with_suffix(".zip")
+    if not archive.exists():
+        module = "lithops.serverless.backends.aws_lambda.config"
+        code = f"from {module} import DEFAULT_REQUIREMENTS as names; print('\\n'.join(names))"
+        listing = subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True).stdout
+        install = ["-m", "pip", "install", "-qq", "--target", str(target / "python"), *listing.split()]
+        subprocess.run([str(python), *install], check=True)
+        shutil.make_archive(str(target), "zip", target)
+    return archive
+
+
+@contextmanager
+def start_on_lambda(
+    account: Mapping[str, str], role: str, memory: int, bucket: str, workers: int, interval: float
+) -> Iterator[Lithops]:
+    """One whose functions, of so many MB, are those of an emulator. ``interval``: seconds between its looks."""
+    python = install("aws")
+    DATA.mkdir(exist_ok=True)
+    directory = str(DATA / "lithops")
+    os.makedirs(directory, exist_ok=True)
+    environment = os.environ | {
+        "TMPDIR": directory,
+        "HOME": directory,
+        "AWS_ENDPOINT_URL": account["endpoint_url"],
+        "AWS_DEFAULT_REGION": account["region"],
+        "AWS_ACCESS_KEY_ID": account["access_key_id"],
+        "AWS_SECRET_ACCESS_KEY": account["secret_access_key"],
+    }
+    arguments = [role, str(memory), bucket, str(workers), str(interval), str(layer(python))]
+    with _program([str(python), str(LAMBDA_PROGRAM), *arguments], environment) as lithops:
+        yield lithops

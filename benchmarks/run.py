@@ -43,7 +43,7 @@ def write(rows: list[Row]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="only these; default: all")
-    parser.add_argument("--quick", action="store_true", help="less of everything, in three minutes")
+    parser.add_argument("--quick", action="store_true", help="less of everything, in five minutes")
     given = parser.parse_args()
     rows: list[Row] = []
     for name in given.names or BENCHMARKS:
