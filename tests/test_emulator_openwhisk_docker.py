@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import tarfile
 import threading
-import time
 
 import pytest
 from openwhisk_emulator import CODE, annotation, start_openwhisk, zipped
@@ -172,6 +171,4 @@ def test_images_in_the_network_of_this_machine(image, docker_engine, tmp_path):
         name = blackbox(emulated, image, "here")
         answer = emulated.invoke(name)
         assert int(answer.result["port"]) > 1023
-        began = time.monotonic()
-    assert time.monotonic() - began < 10
     assert containers(docker_engine, emulated) == []

@@ -62,21 +62,25 @@ class DockerSandbox(Sandbox):
             cap_drop=["NET_RAW", "NET_ADMIN"],
             security_opt=["no-new-privileges"],
         )
+        output = None
         try:
             self._container = Container(self._client, image, host, environment=self.variables, **settings)
             output = self._client.api.attach_socket(self._container.id, {"stdout": 1, "stderr": 1, "stream": 1})
             found = self._container.start()
+            self._started = True
         except ImageNotFound as error:
             raise NoSandbox(f"Failed to pull container image '{image}'.", developer=True) from error
         except DockerException as error:
             # An image whose program cannot be run is the developer's fault.
             mine = isinstance(error, APIError) and error.status_code == 400
             raise NoSandbox("Failed to provision resources to run the action.", developer=mine) from error
-        self._started = True
-        if self._network != "host":
-            networks = found["NetworkSettings"]["Networks"].values()
-            self._address = (next(each["IPAddress"] for each in networks), _PORT)
+        finally:
+            if output is not None and not self._started:
+                output.close()
         threading.Thread(target=self._follow, args=(self._container, output), name="sandbox", daemon=True).start()
+        if self._network != "host":
+            addresses = [each["IPAddress"] for each in found["NetworkSettings"]["Networks"].values()]
+            self._address = (next(iter(addresses), ""), _PORT)
 
     def stop(self) -> None:
         if self._container is not None:
@@ -87,6 +91,8 @@ class DockerSandbox(Sandbox):
 
     def connect(self, limit: float) -> socket.socket:
         if self.action.exec.kind == BLACKBOX:
+            if not self._address[0]:  # it has ended at once
+                raise ConnectionRefusedError(self.action.exec.image)
             return socket.create_connection(self._address, limit)
         return connect_to_file(self.directory / "socket" / "socket", limit)
 

@@ -27,6 +27,7 @@ RUNTIME = Path(action_runtime.__file__)
 
 _CHUNK = 1 << 16
 _PLACE = 50  # characters of a directory for temporary files: with more the path of a socket may be too long
+_TRY = 1.0  # seconds for a connection: where nobody is any more, it may come to nothing without a word
 _LOOK = 0.01  # seconds between tries to reach what has just been started
 
 
@@ -126,11 +127,15 @@ class Sandbox(ABC):
 
     def _connected(self, deadline: float, *, wait: bool) -> socket.socket:
         while True:
+            left = _left(deadline)
             try:
-                return self.connect(_left(deadline))
-            except (ConnectionError, FileNotFoundError):
+                connected = self.connect(min(left, _TRY))
+            except OSError as error:
                 if not wait or self.ended.wait(_LOOK):
-                    raise
+                    raise ConnectionAbortedError(str(error)) from error
+            else:
+                connected.settimeout(left)
+                return connected
 
     def watch(self, end: End) -> None:
         """To be called once, when what runs in it has ended."""
