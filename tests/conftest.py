@@ -121,7 +121,7 @@ def backend(request: pytest.FixtureRequest, proxy: Proxy) -> Iterator[StorageBac
 @pytest.fixture
 def bucket(backend: StorageBackend) -> str:
     """An empty bucket."""
-    name = f"bucket-{next(_numbers)}"
+    name = f"proxied-{next(_numbers)}"
     backend.create_bucket(name)
     return name
 

@@ -141,7 +141,8 @@ def test_sandboxes_that_are_killed(account: Account, faults: Callable[..., None]
     counted = work(account, square(), lambda: faults(crash=0.1), carrier=carrier)
     assert counted.errors > 0
     assert counted.attempts > CALLS
-    assert counted.invocations >= CALLS // 4 + counted.errors
+    # An event whose sandbox is killed when all is done has its reply in storage by then.
+    assert counted.invocations >= CALLS // 4 + (counted.errors if carrier == "reply" else 0)
 
 
 @either_carrier

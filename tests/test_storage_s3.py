@@ -9,6 +9,8 @@ from dataclasses import fields
 from itertools import islice
 
 import pytest
+from aws_emulator import start_aws
+from engines import Engine
 from proxy import Proxy
 
 import lithops_mini as lm
@@ -93,12 +95,19 @@ def test_more_objects_than_a_request_takes(moto):
 
 
 @pytest.mark.parametrize("make", [aws, cos])
-class TestRacesOnMoto:
+@pytest.fixture(scope="module")
+def local_s3(tmp_path_factory):
+    with start_aws(tmp_path_factory.mktemp("aws"), "--sandbox", "process") as aws:
+        account = aws.account
+        yield Engine(aws.url, account["region"], account["access_key_id"], account["secret_access_key"])
+
+
+class TestRacesOnTheLocalAws:
     """What Swift cannot, with a server that decides conditional writes one at a time."""
 
     @pytest.fixture
-    def backend(self, moto, make):
-        storage = make(moto)
+    def backend(self, local_s3, make):
+        storage = make(local_s3)
         yield storage
         storage.close()
 
