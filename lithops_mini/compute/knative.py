@@ -66,6 +66,9 @@ class KnativeOptions:
             "pattern": "^https?://[^/]",
         },
     )
+    cluster_local: bool = field(
+        default=False, metadata={"help": "Whether services are reached from within the cluster only."}
+    )
     ca_bundle: str | None = field(
         default=None, metadata={"help": "File of the certificates to trust, for a cluster with ones of its own."}
     )
@@ -244,6 +247,7 @@ class KnativeCompute(ComputeBackend):
             node_selector=options.node_selector,
             environment=options.environment,
             annotations=options.annotations,
+            cluster_local=options.cluster_local,
         )
         recipe = Recipe(base=options.base or "", dockerfile=options.dockerfile, requirements=options.requirements)
         images = ServiceImages(options.image, push=options.push)

@@ -52,6 +52,7 @@ class Setup:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     annotations: Mapping[str, str] = field(default_factory=dict)  # of the revisions
+    cluster_local: bool = False
 
     @property
     def fixed(self) -> dict[str, Any]:
@@ -124,11 +125,12 @@ def service(size: Size, namespace: str, image: str, setup: Setup, about: About) 
         "spec": _pod(size, image, setup),
     }
     digest = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()
+    visible = {"networking.knative.dev/visibility": "cluster-local"} if setup.cluster_local else {}
     told = {SPEC: digest[:16], ABOUT: json.dumps(asdict(about), separators=(",", ":"))}
     return {
         "apiVersion": "serving.knative.dev/v1",
         "kind": "Service",
-        "metadata": {"name": size.name, "namespace": namespace, "labels": labels, "annotations": told},
+        "metadata": {"name": size.name, "namespace": namespace, "labels": {**labels, **visible}, "annotations": told},
         "spec": {"template": template},
     }
 
