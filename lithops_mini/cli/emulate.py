@@ -15,6 +15,7 @@ import click
 
 from lithops_mini.cli.options import Callback, debug_option
 from lithops_mini.emulators.aws import settings as aws_settings
+from lithops_mini.emulators.knative import settings as knative_settings
 from lithops_mini.emulators.openwhisk import settings as openwhisk_settings
 from lithops_mini.emulators.settings import Numbers
 from lithops_mini.errors import ConfigError
@@ -44,6 +45,7 @@ def emulate() -> None:
       lithops-mini emulate aws
       lithops-mini emulate aws --profile-file aws.yaml
       lithops-mini emulate openwhisk
+      lithops-mini emulate knative
     """
 
 
@@ -150,6 +152,77 @@ def openwhisk(port: int, sandbox: str | None, network: str, profile_file: str | 
         return variables, profile
 
     _run("OpenWhisk", lambda: Emulator(settings, _tell), begin, profile_file)
+
+
+@emulate.command()
+@_options(knative_settings.Limits, knative_settings.Faults)
+@click.option(
+    "--ingress-port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    metavar="N",
+    help="Port on loopback where services are called; 0: a free one.",
+)
+@click.option(
+    "--network",
+    type=click.Choice(["host", "bridge"]),
+    default="host",
+    show_default=True,
+    help="Of containers; 'host': this machine's, where they listen on the port that PORT names.",
+)
+@click.option(
+    "--mount",
+    "mounts",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True),
+    help="A directory that containers see too, at the same path; they run as you then. May be repeated.",
+)
+def knative(
+    port: int,
+    ingress_port: int,
+    sandbox: str | None,
+    network: str,
+    mounts: tuple[str, ...],
+    profile_file: str | None,
+    **given: Any,
+) -> None:
+    """A local Kubernetes with Knative Serving: an API server, and services that run and scale from and to zero.
+
+    An emulator, whose pods are containers of the Docker engine. It prints the address of its API server once that
+    answers, and runs until Ctrl-C or SIGTERM. Then nothing of it is left.
+
+    \b
+    Examples:
+      lithops-mini emulate knative --port 6443
+      lithops-mini emulate knative --profile-file knative.yaml
+      lithops-mini emulate knative --crash 0.1 --seed 7
+    """
+    with _installed():
+        from lithops_mini.emulators.knative.server import Emulator, Settings
+
+    kind = sandbox or _best_sandbox()
+    storage = Path("~/.lithops_mini/storage").expanduser()
+    if profile_file and kind == "docker":  # so that what it configures works
+        storage.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mounts += (str(storage),)
+    settings = Settings(
+        port,
+        ingress_port,
+        kind,
+        network,
+        mounts,
+        Path(profile_file).absolute().with_suffix(".kubeconfig") if profile_file else None,
+        _chosen(knative_settings.Limits, given),
+        _chosen(knative_settings.Faults, given),
+    )
+
+    def begin(emulator: Emulator) -> tuple[dict[str, str], dict[str, Any]]:
+        section = {"kubeconfig": str(emulator.kubeconfig), "ingress": emulator.ingress}
+        profile = {"backend": "knative", "storage": "localhost", "localhost": {"storage_path": str(storage)}}
+        return {"KUBECONFIG": str(emulator.kubeconfig), "INGRESS": emulator.ingress}, {**profile, "knative": section}
+
+    _run("Knative", lambda: Emulator(settings), begin, profile_file)
 
 
 def _run(

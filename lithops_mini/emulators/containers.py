@@ -58,10 +58,10 @@ class Container:
         """Return when it has ended."""
         code = self._client.api.wait(self.id, timeout=None)["StatusCode"]
         if self._client.api.inspect_container(self.id)["State"]["OOMKilled"]:
-            return End("signal: killed", out_of_memory=True)
+            return End("signal: killed", out_of_memory=True, code=code)
         if code > 128:
-            return End(f"signal: {signal_name(code - 128)}")
-        return End(f"exit status {code}" if code else "")
+            return End(f"signal: {signal_name(code - 128)}", code=code)
+        return End(f"exit status {code}" if code else "", code=code)
 
     def kill(self) -> None:
         """Kill it; also if it has ended by itself."""

@@ -21,6 +21,7 @@ class End:
 
     status: str  # "exit status 1", "signal: killed"; empty: it exited with 0
     out_of_memory: bool = False
+    code: int = 0  # as shells and container engines tell it: 137 for SIGKILL
 
 
 class ProcessGroup:
@@ -50,8 +51,8 @@ class ProcessGroup:
         code = self.process.wait()
         self._kill_group()
         if code < 0:
-            return End(f"signal: {signal_name(-code)}")
-        return End(f"exit status {code}" if code else "")
+            return End(f"signal: {signal_name(-code)}", code=128 - code)
+        return End(f"exit status {code}" if code else "", code=code)
 
     def stop(self) -> None:
         """Kill all of it, and return when it is gone; also twice."""

@@ -1,0 +1,1 @@
+"""A local Kubernetes with Knative Serving: an API server, and pods that run what services say."""
