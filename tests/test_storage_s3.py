@@ -94,7 +94,6 @@ def test_more_objects_than_a_request_takes(moto):
         assert list(storage.list("many")) == []
 
 
-@pytest.mark.parametrize("make", [aws, cos])
 @pytest.fixture(scope="module")
 def local_s3(tmp_path_factory):
     with start_aws(tmp_path_factory.mktemp("aws"), "--sandbox", "process") as aws:
@@ -102,6 +101,7 @@ def local_s3(tmp_path_factory):
         yield Engine(aws.url, account["region"], account["access_key_id"], account["secret_access_key"])
 
 
+@pytest.mark.parametrize("make", [aws, cos])
 class TestRacesOnTheLocalAws:
     """What Swift cannot, with a server that decides conditional writes one at a time."""
 
