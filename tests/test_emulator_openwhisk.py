@@ -473,14 +473,14 @@ def test_a_result_that_is_too_long(ow, action):
 
 
 def test_an_action_that_takes_too_long(ow):
-    name = ow.make(limits={"timeout": 300})
+    name = ow.make(limits={"timeout": 2000})  # within which it must have begun, however slow the machine is
     ow.invoke(name)
     answer = ow.invoke(name, do="sleep", seconds=30)
     assert answer.status == 502
     assert answer.body["response"]["status"] == "action developer error"
-    assert answer.result == {"error": "The action exceeded its time limits of 300 milliseconds."}
+    assert answer.result == {"error": "The action exceeded its time limits of 2000 milliseconds."}
     assert annotation(answer.body, "timeout") is True
-    assert 300 <= answer.body["duration"] < 10_000
+    assert 2000 <= answer.body["duration"] < 10_000
     assert ow.invoke(name).result["calls"] == 1
 
 
