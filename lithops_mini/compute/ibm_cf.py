@@ -17,9 +17,7 @@ from lithops_mini.storage.ibm_cos import IbmOptions
 class IbmCfPlace(IbmOptions):
     """Where the service is, and who one is there."""
 
-    namespace_id: str | None = field(
-        default=None, metadata={"help": "Id of the namespace of the actions."}
-    )
+    namespace_id: str | None = field(default=None, metadata={"help": "Id of the namespace of the actions."})
     endpoint: str | None = field(
         default=None,
         metadata={"help": "URL of the service; null for that of the region.", "pattern": "^https?://[^/]"},
@@ -40,6 +38,7 @@ class IbmCfCompute(OpenWhiskCompute):
     Options: ClassVar[type[Any]] = IbmCfOptions
     shared_sections: ClassVar[Mapping[str, type[Any]]] = {"ibm": IbmOptions}
     name: ClassVar[str] = "ibm_cf"
+    place: ClassVar[str] = "ibm_cf.namespace_id"
 
     def _reach(self) -> Service:
         options = self._options

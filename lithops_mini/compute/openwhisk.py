@@ -124,6 +124,7 @@ class OpenWhiskCompute(ComputeBackend):
 
     Options: ClassVar[type[Any]] = OpenWhiskOptions
     name: ClassVar[str] = "openwhisk"
+    place: ClassVar[str] = "openwhisk.namespace"  # the setting that says which namespace it is
     max_payload = MAX_MESSAGE
     max_reply = MAX_MESSAGE
     composes: ClassVar[bool] = False  # an action has the worker only, and no key of the namespace
@@ -230,6 +231,7 @@ class OpenWhiskCompute(ComputeBackend):
             authorize,
             section=self.name,
             key=key,
+            place=self.place,
             verify=options.ca_bundle or not options.insecure,
             connections=options.max_workers,
         )
@@ -237,6 +239,7 @@ class OpenWhiskCompute(ComputeBackend):
     def _prepare(self, needs: WorkerNeeds) -> None:
         """Read the limits, and know what the actions are."""
         limits = self._known_limits()
+        self.max_time = self._time() / 1000
         environment = {**needs.found(), **needs.environment}
         bound = len(json.dumps({"environment": environment})) if environment else 0
         self.max_payload = most_bytes(limits.payload - bound)

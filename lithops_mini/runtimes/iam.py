@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from urllib.parse import urlsplit
 
 import requests
 
 from lithops_mini.runtimes.openwhisk_service import Refusal, shown
 
-ENDPOINT = "https://iam.cloud.ibm.com/identity/token"
+ENDPOINT = "https://iam.cloud.ibm.com"
+_PATH = "/identity/token"
 _GRANT = "urn:ibm:params:oauth:grant-type:apikey"
 _LIMIT = 30.0  # seconds for an answer
 # Of the time for which a token is good; then there is another, since one may be under way for a while.
@@ -20,8 +22,9 @@ class IamToken:
     """Who asks, as the header of a request: an ``Authorize``."""
 
     def __init__(self, api_key: str, endpoint: str = ENDPOINT) -> None:
+        """``endpoint``: with the path to the tokens, or without."""
         self._api_key = api_key
-        self._endpoint = endpoint
+        self._endpoint = endpoint if urlsplit(endpoint).path.strip("/") else f"{endpoint.rstrip('/')}{_PATH}"
         self._lock = threading.Lock()
         self._header = ""
         self._until = 0.0  # monotonic

@@ -74,17 +74,20 @@ class Service:
         *,
         section: str,
         key: str,
+        place: str,
         verify: bool | str = True,
         connections: int = 1,
     ) -> None:
-        """``section`` and ``key``: of the configuration, for errors: where the endpoint is set, and who one is.
+        """``section``, ``key`` and ``place``: of the configuration, for errors: where the endpoint is set, who one is,
+        and which namespace it is.
 
         ``verify``: whether certificates are checked, or the file of those to trust. ``connections``: how many are kept.
         """
         self.endpoint = endpoint.rstrip("/")
         self.section = section
         self.key = key
-        self._place = f"{self.endpoint}/api/v1/namespaces/{quote(namespace, safe='')}"
+        self.place = place
+        self._base = f"{self.endpoint}/api/v1/namespaces/{quote(namespace, safe='')}"
         self._authorize = authorize
         self._verify = verify
         self._session = requests.Session()
@@ -207,7 +210,7 @@ class Service:
     ) -> requests.Response:
         return self._session.request(
             method,
-            f"{self._place}/{path}",
+            f"{self._base}/{path}",
             data=data,
             headers={"Authorization": authorization, "Content-Type": "application/json"},
             auth=_unchanged,
@@ -325,8 +328,8 @@ def problem(error: Exception, service: Service) -> str:
     if isinstance(error, Refusal):
         hint = {
             401: f"{service.endpoint} does not accept the key: check {service.key}",
-            403: f"the key is not for this: check {section}.namespace, and {service.key}",
-            404: f"{service.endpoint} has no such thing: check {section}.endpoint and {section}.namespace",
+            403: f"the key is not for this: check {service.place}, and {service.key}",
+            404: f"{service.endpoint} has no such thing: check {section}.endpoint and {service.place}",
         }.get(error.status)
         return f"{hint} ({error.said})" if hint else f"it was answered with {error.status}, {error.said}"
     if isinstance(error, requests.exceptions.SSLError):
