@@ -1,4 +1,4 @@
-"""All benchmarks, each in a process of its own: the table, and with a full run also the one in docs/performance.md."""
+"""Benchmarks, each in a process of its own: their tables, also in docs/performance.md unless the run is a quick one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from measure import Row, machine, table
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
-BEGIN, END = "<!-- begin: make bench -->", "<!-- end: make bench -->"
 BENCHMARKS = (
     "many_calls",
     "scale",
@@ -29,32 +28,35 @@ def measure(name: str, options: list[str]) -> list[Row]:
     command = [sys.executable, str(HERE / f"{name}.py"), "--json", *options]
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        sys.exit(f"{name} failed; nothing was written")
+        sys.exit(f"{name} failed, and its table is left as it was")
     return [Row(**row) for row in json.loads(done.stdout)]
 
 
-def write(rows: list[Row]) -> None:
-    """Put the table between the marks of the page."""
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\nOn {machine()}:\n\n{table(rows)}\n\n{END}{after}")
+def write(name: str, rows: list[Row]) -> None:
+    """Put the table between the marks of this benchmark in the page."""
+    begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
+    before, _, rest = PAGE.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    if not after:
+        sys.exit(f"{PAGE.name} has no place for {name}: give it the lines {begin} and {end}")
+    PAGE.write_text(f"{before}{begin}\n\nOn {machine()}:\n\n{table(rows)}\n\n{end}{after}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="only these; default: all")
-    parser.add_argument("--quick", action="store_true", help="less of everything, in five minutes")
+    parser.add_argument("--quick", action="store_true", help="less of everything, in five minutes; nothing is written")
     given = parser.parse_args()
     rows: list[Row] = []
     for name in given.names or BENCHMARKS:
         print(f"{name} ...", file=sys.stderr, flush=True)
-        rows += measure(name, ["--quick"] if given.quick else [])
+        found = measure(name, ["--quick"] if given.quick else [])
+        rows += found
+        if not given.quick:
+            write(name, found)
     print(f"{machine()}\n\n{table(rows)}\n")
     missed = [row.what for row in rows if row.met is False]
     print(f"{sum(row.met is True for row in rows)} targets met, {len(missed)} missed")
-    if not given.names and not given.quick:
-        write(rows)
-        print(f"written to {PAGE.relative_to(HERE.parent)}")
 
 
 if __name__ == "__main__":
