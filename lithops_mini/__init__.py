@@ -15,7 +15,14 @@ from lithops_mini.version import __version__
 if TYPE_CHECKING:
     from lithops_mini.client import Storage
     from lithops_mini.errors import LithopsMiniError, RemoteError
-    from lithops_mini.executor import FunctionExecutor, docker_executor, function_executor, localhost_executor
+    from lithops_mini.executor import (
+        FunctionExecutor,
+        docker_executor,
+        function_executor,
+        ibm_cf_executor,
+        localhost_executor,
+        openwhisk_executor,
+    )
     from lithops_mini.job.future import ResponseFuture
     from lithops_mini.storage.api import CloudObject
     from lithops_mini.waiting import ALL_COMPLETED, ALWAYS, ANY_COMPLETED, as_completed, get_result, wait
@@ -35,7 +42,9 @@ _PLACES = {
     "docker_executor": "lithops_mini.executor",
     "function_executor": "lithops_mini.executor",
     "get_result": "lithops_mini.waiting",
+    "ibm_cf_executor": "lithops_mini.executor",
     "localhost_executor": "lithops_mini.executor",
+    "openwhisk_executor": "lithops_mini.executor",
     "wait": "lithops_mini.waiting",
 }
 
@@ -43,6 +52,8 @@ __all__ = [  # noqa: RUF022 - as one would explain them
     "function_executor",
     "localhost_executor",
     "docker_executor",
+    "openwhisk_executor",
+    "ibm_cf_executor",
     "FunctionExecutor",
     "ResponseFuture",
     "wait",

@@ -669,6 +669,16 @@ def docker_executor(storage: str | None = None, **settings: Any) -> FunctionExec
     return function_executor("docker", storage, **settings)
 
 
+def openwhisk_executor(storage: str | None = None, **settings: Any) -> FunctionExecutor:
+    """``function_executor(backend="openwhisk", ...)``: calls in actions of an OpenWhisk."""
+    return function_executor("openwhisk", storage, **settings)
+
+
+def ibm_cf_executor(storage: str | None = None, **settings: Any) -> FunctionExecutor:
+    """``function_executor(backend="ibm_cf", ...)``: calls in actions of IBM Cloud Functions."""
+    return function_executor("ibm_cf", storage, **settings)
+
+
 @atexit.register
 def _close_open_executors() -> None:
     """Workers and unwritten records of executors that nobody has shut down; their calls are cancelled."""

@@ -18,6 +18,8 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
         "inline": "lithops_mini.compute.inline:InlineCompute",
         "docker": "lithops_mini.compute.docker:DockerCompute",
         "aws_lambda": "lithops_mini.compute.aws_lambda:AwsLambdaCompute",
+        "openwhisk": "lithops_mini.compute.openwhisk:OpenWhiskCompute",
+        "ibm_cf": "lithops_mini.compute.ibm_cf:IbmCfCompute",
     },
     "storage": {
         "localhost": "lithops_mini.storage.localhost:LocalhostStorage",
