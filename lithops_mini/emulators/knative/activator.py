@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import select
 import socket
+import threading
 import time
-from http.client import HTTPConnection, HTTPException
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any
 
 from lithops_mini.emulators.front import Request, Response
 from lithops_mini.emulators.knative import kinds
 from lithops_mini.emulators.knative.cluster import Cluster
-from lithops_mini.emulators.knative.connections import Cut, is_gone
+from lithops_mini.emulators.knative.connections import Cut, Stream, is_gone
 from lithops_mini.emulators.knative.controller import Controller
 from lithops_mini.emulators.knative.pod import Pod
 from lithops_mini.emulators.knative.scale import ClientGone, NoPod, QueueFull, Scale, TookTooLong
@@ -20,6 +24,7 @@ DOMAIN = "localhost"
 """What the host of each service ends with, after its name and its namespace."""
 
 _CHUNK = 1 << 16
+_LOOK = 0.1  # seconds between two looks whether somebody still waits for an answer that has begun
 _HOP = frozenset(
     ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length")
 )
@@ -72,13 +77,13 @@ class Activator:
         except ClientGone:
             cluster.count("gone")
             raise Cut from None
-        try:
-            response = self._forwarded(scale, pod, request, deadline)
-        finally:
-            scale.give(pod)
-        if cluster.dice.falls("cut"):
-            cluster.count("cut")
-            raise Cut
+        with ExitStack() as stack:
+            stack.callback(scale.give, pod)
+            response = self._forwarded(scale, pod, request, deadline, stack)
+            if isinstance(response, Stream):  # its end is that of the call
+                parts = _held(stack.pop_all(), response.parts)
+                next(parts)
+                return replace(response, parts=parts)
         return response
 
     def _scale(self, request: Request) -> Scale | None:
@@ -92,19 +97,25 @@ class Activator:
         revision = self._cluster.store.find(kinds.REVISION, namespace, traffic[0]["revisionName"])
         return None if revision is None else self._controller.scale(revision)
 
-    def _forwarded(self, scale: Scale, pod: Pod, request: Request, deadline: float) -> Response:
-        crash = self._cluster.dice.crash()
+    def _forwarded(self, scale: Scale, pod: Pod, request: Request, deadline: float, stack: ExitStack) -> Response:
+        """The pod's answer, or that of the proxies; ``stack`` is closed when it has been sent."""
+        crash, cut = self._cluster.dice.crash(), self._cluster.dice.falls("cut")
         try:
             if pod.sandbox is None:
                 raise _Broken("connection refused")
             connection = HTTPConnection(*pod.sandbox.address)
-            try:
-                _send(connection, request, deadline)
-                if crash == "event":
-                    self._crash(scale, pod)
-                response = _receive(connection, request, deadline)
-            finally:
-                connection.close()
+            stack.callback(connection.close)
+            _send(connection, request, deadline)
+            if crash == "event":
+                self._crash(scale, pod)
+            sock = connection.sock
+            answer = _begun(connection, request, deadline)
+            stack.callback(answer.close)
+            headers = tuple((name, value) for name, value in answer.getheaders() if name.lower() not in _HOP)
+            parts = _parts(sock, answer, request, deadline)
+            if answer.chunked and not crash and not cut:
+                return Stream(answer.status, headers, parts=self._sent(parts))
+            body = b"".join(parts)
             if crash == "response":
                 self._crash(scale, pod)
                 raise _Broken("EOF")
@@ -118,7 +129,18 @@ class Activator:
         except ClientGone:
             self._cluster.count("gone")
             raise Cut from None
-        return response
+        if cut:
+            self._cluster.count("cut")
+            raise Cut
+        return Response(answer.status, headers, body)
+
+    def _sent(self, parts: Iterator[bytes]) -> Iterator[bytes]:
+        """The parts of an answer that has begun: what befalls it now can only end it."""
+        try:
+            yield from parts
+        except (_Late, _Broken, ClientGone) as error:
+            self._cluster.count({_Late: "timeouts", _Broken: "broken"}.get(type(error), "gone"))
+            raise Cut from None
 
     def _crash(self, scale: Scale, pod: Pod) -> None:
         self._cluster.count("crashes")
@@ -145,8 +167,8 @@ def _send(connection: HTTPConnection, request: Request, deadline: float) -> None
         raise _Broken(f"dial tcp: {error.strerror or error}".lower()) from error
 
 
-def _receive(connection: HTTPConnection, request: Request, deadline: float) -> Response:
-    """The pod's answer. ``ClientGone`` as soon as nobody waits for it, which ends the connection to the pod."""
+def _begun(connection: HTTPConnection, request: Request, deadline: float) -> HTTPResponse:
+    """The pod's answer, as soon as it begins. ``ClientGone`` as soon as nobody waits for it."""
     sock = connection.sock
     client: socket.socket = request.environ["werkzeug.socket"]
     watched: list[Any] = [sock, client]
@@ -158,21 +180,55 @@ def _receive(connection: HTTPConnection, request: Request, deadline: float) -> R
             if is_gone(request):
                 raise ClientGone
             watched = [sock]  # it has sent its next request already
-    try:
+    with _translated():
         sock.settimeout(_left(deadline))
-        response = connection.getresponse()
-        body = bytearray()
-        while data := response.read1(_CHUNK):
-            body += data
-            sock.settimeout(_left(deadline))
-        if response.length:
-            raise _Broken("unexpected EOF")
+        return connection.getresponse()
+
+
+def _parts(sock: socket.socket, answer: HTTPResponse, request: Request, deadline: float) -> Iterator[bytes]:
+    """What the pod answers, as it comes. ``ClientGone`` when nobody waits for it any more."""
+    over, gone = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_LOOK):
+            if is_gone(request):
+                gone.set()
+                with suppress(OSError):  # it has ended by itself
+                    sock.shutdown(socket.SHUT_RDWR)
+                return
+
+    if answer.chunked:  # others come at once
+        threading.Thread(target=watch, name="client", daemon=True).start()
+    try:
+        with _translated():
+            while data := answer.read1(_CHUNK):
+                yield data
+                sock.settimeout(_left(deadline))
+            if answer.length:
+                raise _Broken("unexpected EOF")
+    except _Broken:
+        if gone.is_set():
+            raise ClientGone from None
+        raise
+    finally:
+        over.set()
+
+
+def _held(stack: ExitStack, parts: Iterator[bytes]) -> Iterator[bytes]:
+    """The parts, with the stack closed behind them; the first is empty, so that it has begun."""
+    with stack:
+        yield b""
+        yield from parts
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
     except TimeoutError as error:
         raise _Late from error
     except (OSError, HTTPException) as error:
         raise _Broken("EOF") from error
-    headers = tuple((name, value) for name, value in response.getheaders() if name.lower() not in _HOP)
-    return Response(response.status, headers, bytes(body))
 
 
 def _left(deadline: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,7 +11,7 @@ from lithops_mini.emulators.front import Request, Response, compact, json_respon
 from lithops_mini.emulators.knative import discovery, kinds, patches, status
 from lithops_mini.emulators.knative.access import Access, Need, User
 from lithops_mini.emulators.knative.admission import admit
-from lithops_mini.emulators.knative.asked import Asked, asked
+from lithops_mini.emulators.knative.asked import Asked, asked, decoded
 from lithops_mini.emulators.knative.connections import Stream, is_gone
 from lithops_mini.emulators.knative.dice import Dice
 from lithops_mini.emulators.knative.kinds import Kind, Object
@@ -56,7 +55,7 @@ class Api:
         if described is not None:
             return described
         if request.path == _REVIEWS and request.method == "POST":
-            return self._review(user, json.loads(request.body))
+            return self._review(user, decoded(request))
         given = asked(request)
         verb = given.verb
         self._count(f"{verb} {given.need.resource}")

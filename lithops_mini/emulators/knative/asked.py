@@ -48,7 +48,7 @@ class Asked:
 
     @property
     def content_type(self) -> str:
-        return str(self.request.headers.get("Content-Type") or "").partition(";")[0].strip()
+        return content_type(self.request)
 
     def flag(self, name: str) -> bool:
         return self.query.get(name, "").lower() in ("true", "1")
@@ -71,16 +71,8 @@ class Asked:
         )
 
     def body(self) -> Any:
-        """The JSON or YAML that was sent; ``{}`` for nothing. ``Refused`` if it is neither."""
-        if "protobuf" in self.content_type:
-            raise status.unsupported(self.content_type, ["application/json", "application/yaml"])
-        try:
-            if "yaml" in self.content_type:
-                return yaml.safe_load(self.request.body) or {}
-            return json.loads(self.request.body or b"{}")
-        except (ValueError, yaml.YAMLError) as error:
-            text = f"couldn't get version/kind; json parse error: {error}"
-            raise status.bad_request(text) from error
+        """What was sent. ``Refused`` if it cannot be read."""
+        return decoded(self.request)
 
     def object(self) -> Object:
         """An object that was sent: of the kind, the namespace and the name that the path says."""
@@ -101,6 +93,24 @@ class Asked:
             text = f"the name of the object ({metadata['name']}) does not match the name on the URL ({self.name})"
             raise status.bad_request(text)
         return found
+
+
+def content_type(request: Request) -> str:
+    """Without its parameters; empty if none is given."""
+    return str(request.headers.get("Content-Type") or "").partition(";")[0].strip()
+
+
+def decoded(request: Request) -> Any:
+    """The JSON or YAML of a body; ``{}`` for none. ``Refused`` if it is neither."""
+    given = content_type(request)
+    if given.endswith(("protobuf", "cbor")):
+        raise status.unsupported(given, ["application/json", "application/yaml"])
+    try:
+        if given.endswith("yaml"):
+            return yaml.safe_load(request.body) or {}
+        return json.loads(request.body or b"{}")
+    except (ValueError, yaml.YAMLError) as error:
+        raise status.bad_request(f"couldn't get version/kind; json parse error: {error}") from error
 
 
 def asked(request: Request) -> Asked:

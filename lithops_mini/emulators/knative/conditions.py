@@ -22,11 +22,13 @@ class Condition:
 
 
 def written(wanted: Sequence[Condition], before: Sequence[Object]) -> list[Object]:
-    """Conditions as they are stored, with ``Ready``: false if one is, else unknown if one is, with its reason."""
+    """Conditions as they are stored, with ``Ready``: as bad as the worst of them, and with its reason."""
     weighty = [each for each in wanted if not each.info]
-    first = {state: next((each for each in weighty if each.state == state), None) for state in ("False", "Unknown")}
-    worst = first["False"] or first["Unknown"] or Condition("", "True")
-    ready = Condition("Ready", worst.state, worst.reason, worst.message)
+    rank = {"False": 0, "Unknown": 1, "True": 2}
+    worst = min(weighty, key=lambda each: (rank[each.state], not each.reason))
+    ready = Condition("Ready", "True")
+    if worst.state != "True":
+        ready = Condition("Ready", worst.state, worst.reason, worst.message)
     times = {(each["type"], each["status"]): each["lastTransitionTime"] for each in before}
     made = []
     for each in sorted([*wanted, ready], key=lambda condition: condition.type):

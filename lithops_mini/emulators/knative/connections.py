@@ -45,6 +45,15 @@ class StreamingConnection(Connection):
         except (Cut, ConnectionError, ssl.SSLError):
             self.close_connection = True
 
+    def finish(self) -> None:
+        try:
+            super().finish()
+        except OSError:  # who is to have the last bytes has gone
+            return
+
+    def log_error(self, format: str, *args: Any) -> None:  # noqa: A002 - the base's name
+        """Who speaks no TLS to us, or goes in the middle of it, is no news."""
+
     def _write(self, response: Response) -> None:
         if not isinstance(response, Stream):
             super()._write(response)
@@ -83,9 +92,6 @@ class CuttableFront(Front):
         with self._lock:
             self._open.discard(request)
         super().shutdown_request(request)
-
-    def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - werkzeug's name
-        """Who speaks no TLS to us, or goes in the middle of it, is no news."""
 
     def cut(self) -> None:
         """Refuse connections from now on, and cut those there are."""

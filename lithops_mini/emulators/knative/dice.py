@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from lithops_mini.emulators import faults
@@ -23,8 +24,7 @@ class Dice(faults.Dice[Faults]):
 
         ``ConfigError`` for what is no share, or no count.
         """
-        shares = [name for name, value in vars(self.faults).items() if isinstance(value, float)]
-        shares = [name for name in shares if name not in ("cold_start", "pull")]
+        shares = [each.name for each in fields(self.faults) if "le" in each.metadata]
         for name, count in counts.items():
             if name not in shares:
                 raise ConfigError(f"there is no {name!r}; there are {', '.join(shares)}")

@@ -46,7 +46,8 @@ def _version() -> dict[str, str]:
     major, minor = schemas.VERSION.split(".")
     machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
     text = f"v{schemas.VERSION}.0+lithops-mini-emulator"
-    return {"major": major, "minor": minor, "gitVersion": text, "platform": f"linux/{machine}", "goVersion": ""}
+    made = {"major": major, "minor": minor, "gitVersion": text, "platform": f"linux/{machine}"}
+    return made | dict.fromkeys(("gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler"), "")
 
 
 def _group(group: str, version: str) -> dict[str, Any]:
@@ -85,7 +86,11 @@ def _checks(place: str) -> dict[str, Any]:
         if place in (f"apis/{kind.api_version}", f"api/{kind.api_version}"):
             scope = "namespaces/{namespace}/" if kind.namespaced else ""
             whose = {"group": kind.group, "version": kind.version, "kind": kind.name}
-            patch = {"x-kubernetes-action": "patch", "x-kubernetes-group-version-kind": whose, "responses": {}}
+            patch: dict[str, Any] = {
+                "x-kubernetes-action": "patch",
+                "x-kubernetes-group-version-kind": whose,
+                "responses": {},
+            }
             patch["parameters"] = [{"name": "fieldValidation", "in": "query", "schema": {"type": "string"}}]
             paths[f"/{place}/{scope}{kind.plural}/{{name}}"] = {"patch": patch}
     return {"openapi": "3.0.0", "info": _INFORMATION, "paths": paths, "components": {}}

@@ -21,6 +21,7 @@ _KEYS = {"finalizers": "", "ownerReferences": "uid", "imagePullSecrets": "name",
 
 def patched(kind: Kind, found: Object, patch: Any, content_type: str) -> Object:
     """A copy of an object with a patch applied. ``Refused`` for one that cannot be."""
+    found = copy.deepcopy(found)
     known = (JSON, MERGE) if kind.custom else (JSON, MERGE, STRATEGIC)
     if content_type not in known:
         raise unsupported(content_type, known)

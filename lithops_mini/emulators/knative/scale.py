@@ -59,6 +59,7 @@ class Scale:
         self._initialised = False
         self._reachable = True
         self._closed = threading.Event()
+        self._pulled = False
         self._image_trouble = ""
         self._refusal = ""
         self._digest = ""
@@ -165,11 +166,13 @@ class Scale:
                 return
         self._image_trouble, self._digest = "", digest or ""
         with self._lock:
+            self._pulled = True
             self._grow()
         self._report()
 
     def _grow(self) -> None:
-        if self._closed.is_set() or (not self._reachable and not self._waiters):
+        needed = self._reachable or bool(self._waiters)
+        if self._closed.is_set() or not self._pulled or not needed:
             return
         there = [each for each in self._pods.values() if not each.ending.is_set()]
         for _ in range(self._wanted(there) - len(there)):
