@@ -57,7 +57,7 @@ WORKER_PREFIX = "knative/"
 """What the id of a worker begins with; the name of its pod follows."""
 
 # Seconds between two looks at the connections of messages under way.
-_LOOK = 0.25
+_LOOK = 0.1
 # Seconds after which a message under way gives a sign of life for the first time, and then between two of them.
 _FIRST_BEAT, _BEAT = 1.0, 10.0
 

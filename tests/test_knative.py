@@ -1,0 +1,496 @@
+"""The knative backend on the local Knative, which checks all it is sent by the published schemas."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from base64 import b64decode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import requests
+import yaml
+from engines import Engine
+from knative_cluster import BUCKET, Local, start_knative
+from requests.exceptions import ChunkedEncodingError, ConnectTimeout, ReadTimeout, SSLError
+from urllib3.connectionpool import HTTPConnectionPool
+from urllib3.exceptions import MaxRetryError, NameResolutionError, NewConnectionError, ProtocolError
+
+import lithops_mini as lm
+from lithops_mini.cli.app import app
+from lithops_mini.compute import knative_errors
+from lithops_mini.compute.base import Activation, ComputeBackend
+from lithops_mini.compute.knative import KnativeCompute, KnativeOptions
+from lithops_mini.errors import ConfigError, InputError, InvocationError, Reason
+from lithops_mini.executor import FunctionExecutor
+from lithops_mini.runtimes import knative_ready, knative_service
+from lithops_mini.runtimes.knative_image import ServiceImages
+from lithops_mini.runtimes.knative_service import About, Lent, Setup, Size
+from lithops_mini.runtimes.recipe import Recipe
+from lithops_mini.storage.base import WorkerNeeds
+from lithops_mini.testing.compute import LONG, ComputeContract, Trace, _beating, _until
+from lithops_mini.testing.messages import Messages, outcomes
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory, moto: Engine) -> Iterator[Local]:
+    with start_knative(tmp_path_factory.mktemp("knative"), moto, "--idle", "5") as local:
+        yield local
+
+
+class TestContract(ComputeContract):
+    many: ClassVar[int] = 20
+
+    @pytest.fixture
+    def executor_settings(self, local: Local) -> dict[str, Any]:
+        # A variable makes services of its own, so that no pod is warm when a test begins.
+        environment = {"TEST": os.urandom(4).hex()}
+        return local.executor(max_workers=2, max_scale=2, max_time=60, environment=environment)
+
+    def _see_the_end(self, backend: ComputeBackend, trace: Trace, closed: float) -> None:
+        _until(trace.is_still, "what ran has noticed that nobody waits")
+        assert time.monotonic() - closed < self.promptly
+
+    @pytest.mark.usefixtures("stoppable")
+    def test_cancelled_calls_stop_or_never_start(
+        self, executor: FunctionExecutor, backend: ComputeBackend, trace: Trace
+    ) -> None:
+        """Their connections are closed, and what runs has soon noticed that."""
+        running = backend.concurrency
+        futures = executor.map(_beating(trace.prefix), range(running + 3), chunksize=1)
+        _until(lambda: trace.beating() == running, "they run")
+        began = time.monotonic()
+        for future in reversed(futures):
+            assert future.cancel()
+        assert executor.get_result(executor.map(abs, [-1, -2])) == [1, 2]
+        self._see_the_end(backend, trace, began)
+        assert trace.beating() == running
+
+    @pytest.mark.usefixtures("stoppable")
+    def test_a_running_call_is_stopped(self, backend: ComputeBackend, messages: Messages, trace: Trace) -> None:
+        """By closing its connection: what is known of the others has come before, of the call itself nothing comes."""
+        storage = messages.payload(_beating(trace.prefix, at=9), [0], inject=["storage"])
+        backend.invoke(storage, Activation())  # what takes long to begin gives back what is behind it
+        known: list[bytes] = []
+        activation = Activation(known.append)
+        payload = messages.payload(_beating(trace.prefix, at=1), range(3), inject=["storage"])
+        failures: list[InvocationError] = []
+
+        def send() -> None:
+            try:
+                backend.invoke(payload, activation)
+            except InvocationError as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        _until(lambda: trace.left("beat/") or failures, "the call runs")
+        assert not failures, failures
+        began = time.monotonic()
+        activation.stop(frozenset((1,)))
+        thread.join(LONG)
+        assert time.monotonic() - began < self.promptly
+        assert (failures[0].reason, failures[0].retryable) == (Reason.UNAVAILABLE, True)
+        assert sorted(each.call for part in known for each in outcomes(part)) == [0, 2]
+        _until(trace.is_still, "it has ended")
+        assert messages.values(backend.invoke(messages.payload(abs, [-1, -2]), Activation())) == [1, 2]
+
+
+# ---------------------------------------------------------------- services
+
+
+@pytest.fixture
+def own(local: Local) -> dict[str, Any]:
+    """Arguments for an executor with services of its own."""
+    return local.executor(environment={"TEST": os.urandom(4).hex()})
+
+
+def services_of(local: Local, test: str) -> dict[str, Any]:
+    """The services that have the variable of a test, by name."""
+    found = local.cluster().services()
+    return {
+        each["metadata"]["name"]: each
+        for each in found
+        if {"name": "TEST", "value": test} in each["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+
+
+def test_jobs(own):
+    with lm.function_executor(**own) as executor:
+        futures = executor.map(abs, range(-200, 0))
+        assert executor.get_result(futures) == list(range(200, 0, -1))
+        sent = {(each.stats.storage_puts, each.stats.storage_gets) for each in futures}
+        assert sent == {(0, 0)}
+        assert executor.get_result(executor.map_reduce(lambda x: x, range(100), sum)) == sum(range(100))
+
+
+def test_each_size_of_memory_is_a_service_made_when_needed(local, own):
+    with lm.function_executor(**own) as executor:
+        assert executor.get_result(executor.map(abs, [-1, -2], runtime_memory=256)) == [1, 2]
+    found = services_of(local, own["environment"]["TEST"])
+    limits = {
+        name.split("-")[3]: each["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
+        for name, each in found.items()
+    }
+    assert limits == {"2048": "2112Mi", "256": "320Mi"}
+    assert len({each["metadata"]["labels"]["lithops-mini/runtime"] for each in found.values()}) == 1
+
+
+def test_a_second_executor_changes_nothing(local, own):
+    for _ in range(2):
+        with lm.function_executor(**own) as executor:
+            assert executor.get_result(executor.submit(abs, -1)) == 1
+        (service,) = services_of(local, own["environment"]["TEST"]).values()
+        assert service["metadata"]["generation"] == 1
+
+
+def test_the_scale_is_changed_in_place(local, own):
+    for scale in (4, 9):
+        with lm.function_executor(**{**own, "max_scale": scale}) as executor:
+            assert executor.get_result(executor.submit(abs, -1)) == 1
+        (service,) = services_of(local, own["environment"]["TEST"]).values()
+        annotations = service["spec"]["template"]["metadata"]["annotations"]
+        assert annotations["autoscaling.knative.dev/max-scale"] == str(scale)
+    assert service["metadata"]["generation"] == 2
+
+
+def test_credentials_are_in_a_secret_and_nowhere_else(local, own):
+    def credentials():
+        return {name: value for name, value in os.environ.items() if "SECRET" in name or name == "LITHOPS_MINI_KEY"}
+
+    with lm.function_executor(**own) as executor:
+        given = executor.get_result(executor.submit(credentials))
+    assert given == {"LITHOPS_MINI_AWS_S3_SECRET_ACCESS_KEY": own["secret_access_key"]}
+    (service,) = services_of(local, own["environment"]["TEST"]).values()
+    assert own["secret_access_key"] not in str(service)
+    secret = local.cluster().find_secret(service["metadata"]["name"])
+    lent = {name: b64decode(value).decode() for name, value in secret["data"].items()}
+    assert lent["LITHOPS_MINI_AWS_S3_SECRET_ACCESS_KEY"] == own["secret_access_key"]
+    assert secret["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "lithops-mini"
+
+
+def test_credentials_that_were_found_are_replaced_when_they_are_others(local, own, messages):
+    def read(name):
+        return os.environ.get(name)
+
+    for value in ("first", "second"):
+        backend = made(own)
+        try:
+            backend.deploy(WorkerNeeds(found=lambda: {"LM_TEST": value}))
+            _until(
+                lambda: messages.values(backend.invoke(messages.payload(read, ["LM_TEST"]), Activation())) == [value],
+                value,
+            )
+        finally:
+            backend.close()
+    (service,) = services_of(local, own["environment"]["TEST"]).values()
+    assert service["metadata"]["generation"] == 2
+
+
+def made(settings: dict[str, Any]) -> KnativeCompute:
+    from lithops_mini.config import load
+
+    return KnativeCompute(load(**settings).compute_options)
+
+
+@pytest.fixture
+def messages(own) -> Messages:
+    from lithops_mini import registry
+    from lithops_mini.config import load
+
+    config = load(**own)
+    storage = registry.find("storage", config.storage)(config.storage_options)
+    storage.create_bucket(config.job.storage_bucket)
+    return Messages(config, storage)
+
+
+def test_a_service_that_was_deleted_meanwhile_is_made_again(local, own):
+    with lm.function_executor(**own) as executor:
+        assert executor.get_result(executor.submit(abs, -1)) == 1
+        runtimes = executor._compute.runtimes("")
+        (service,) = services_of(local, own["environment"]["TEST"]).values()
+        runtimes.delete(service["metadata"]["labels"]["lithops-mini/runtime"])
+        assert services_of(local, own["environment"]["TEST"]) == {}
+        assert executor.get_result(executor.submit(abs, -2)) == 2
+
+
+def test_calls_come_after_all_pods_have_gone(local, own):
+    with lm.function_executor(**own) as executor:
+        assert executor.get_result(executor.submit(abs, -1)) == 1
+        local.own("limits", "PUT", idle=0.2)
+        try:
+            _until(lambda: local.own("state")["pods"] == 0, "no pod is left")
+        finally:
+            local.own("limits", "PUT", idle=5.0)
+        assert executor.get_result(executor.map(abs, range(-20, 0))) == list(range(20, 0, -1))
+
+
+def test_a_node_that_is_lost_costs_no_result(local, own):
+    def work(x):
+        time.sleep(0.3)
+        return x
+
+    with lm.function_executor(**own) as executor:
+        futures = executor.map(work, range(12), chunksize=1, retries=5)
+        _until(lambda: sum(each.done() for each in futures) > 2, "some are done")
+        assert local.own("lose-node", "POST")["pods"] > 0
+        assert executor.get_result(futures) == list(range(12))
+        assert max(each.stats.attempt for each in futures) > 1
+
+
+def test_the_api_server_may_be_away_for_ten_seconds_while_a_service_is_made(local, own):
+    local.own("restart-api", "POST", seconds=10)
+    began = time.monotonic()
+    with lm.function_executor(**own) as executor:
+        assert executor.get_result(executor.submit(abs, -1)) == 1
+    assert time.monotonic() - began > 8
+
+
+def test_what_the_api_server_does_to_requests_is_survived(local, own):
+    faults = {"conflict": 0.3, "throttle": 0.2, "end_watch": 0.3, "seed": 11}
+    local.own("faults", "PUT", **faults)
+    try:
+        for scale in (3, 4, 5):
+            with lm.function_executor(**{**own, "max_scale": scale}) as executor:
+                assert executor.get_result(executor.map(abs, [-1, -2])) == [1, 2]
+    finally:
+        local.own("faults", "PUT", **dict.fromkeys(faults, 0))
+
+
+def test_an_expired_token_is_read_again(local, own):
+    backend = made(own)
+    try:
+        backend.deploy(WorkerNeeds())
+        local.own("expire-token", "POST")
+        assert backend.runtimes("").list() != []
+    finally:
+        backend.close()
+
+
+def test_what_the_ingress_does_to_calls_is_survived(local, own):
+    faults = {"unavailable": 0.1, "busy": 0.1, "cut": 0.1, "seed": 5}
+    with lm.function_executor(**{**own, "retries": 6}) as executor:
+        executor.get_result(executor.submit(abs, -1))
+        local.own("faults", "PUT", **faults)
+        try:
+            assert executor.get_result(executor.map(abs, range(-40, 0), chunksize=1)) == list(range(40, 0, -1))
+        finally:
+            local.own("faults", "PUT", **dict.fromkeys(faults, 0))
+
+
+def test_a_timeout_over_the_services_is_refused_before_anything_runs(own):
+    with lm.function_executor(**{**own, "max_time": 20}) as executor:
+        for submit in (executor.map, executor.call_async):
+            with pytest.raises(
+                InputError, match=r"timeout is 21 s, and a call may run for 20 s: raise knative\.max_time"
+            ):
+                submit(abs, [1], timeout=21)
+        assert executor.get_result(executor.map(abs, [1], timeout=20)) == [1]
+    with lm.function_executor(**{**own, "max_time": 20, "timeout": 30}) as executor, pytest.raises(InputError):
+        executor.submit(abs, 1)
+
+
+def test_a_call_ends_with_the_time_of_its_service(own):
+    with lm.function_executor(**{**own, "max_time": 2, "retries": 2}) as executor:
+        executor.get_result(executor.submit(abs, -1))
+        with pytest.raises(lm.errors.CallTimeout, match="time of its worker was over"):
+            executor.get_result(executor.submit(time.sleep, 60))
+
+
+def test_messages_that_nobody_signed_are_refused(local, own):
+    with lm.function_executor(**own) as executor:
+        executor.get_result(executor.submit(abs, -1))
+        (there,) = executor._compute._there.values()
+        url, headers = executor._compute._way(there)
+        answer = requests.post(url, b"a message", headers=headers, timeout=60)
+    assert answer.status_code == 403
+    assert "not signed" in answer.json()["text"]
+
+
+# ---------------------------------------------------------------- runtimes
+
+
+def test_runtime_commands(local, own, tmp_path, monkeypatch, capsys):
+    knative = {**local.settings, "environment": own["environment"], "image": "example.com/any:image"}
+    aws = {name: own[name] for name in ("endpoint_url", "region", "access_key_id", "secret_access_key")}
+    profile = {"backend": "knative", "storage": "aws_s3", "storage_bucket": BUCKET, "aws": aws, "knative": knative}
+    (tmp_path / "lithops_mini.yaml").write_text(yaml.safe_dump({"profiles": {"only": profile}}))
+    monkeypatch.chdir(tmp_path)
+
+    def command(*arguments: str) -> str:
+        app.main(arguments, prog_name="lithops-mini", standalone_mode=False)
+        return capsys.readouterr().out
+
+    with lm.function_executor(progress=False) as executor:
+        executor.get_result(executor.submit(abs, -1))
+        runtimes = executor._compute.runtimes(BUCKET)
+        name = runtimes.name(runtimes.recipe(("boto3",)))
+    assert name in command("runtime", "list")
+    assert "current" in command("runtime", "info", name)
+    assert command("runtime", "delete", name) == f"Deleted {name}\n"
+    assert name not in command("runtime", "list")
+    assert services_of(local, own["environment"]["TEST"]) == {}
+    backend = made(own)
+    with pytest.raises(ConfigError, match="there is no runtime"):
+        backend.runtimes("").delete(name)
+    backend.close()
+
+
+def test_nothing_is_left_in_the_namespace_after_all_is_deleted(local, own):
+    with lm.function_executor(**own) as executor:
+        executor.get_result(executor.submit(abs, -1))
+        runtimes = executor._compute.runtimes("")
+        for each in runtimes.list():
+            runtimes.delete(each.name)
+    _until(lambda: local.own("state")["pods"] == 0, "no pod is left")
+    state = local.own("state")
+    assert (state["services"], state["secrets"]) == (0, 0)
+
+
+# ---------------------------------------------------------------- what errors mean
+
+
+def answer(status: int, body: str = "", **headers: str) -> requests.Response:
+    response = requests.Response()
+    response.status_code, response._content = status, body.encode()
+    response.headers.update(headers)
+    return response
+
+
+@pytest.mark.parametrize(
+    ("given", "took", "reason", "retryable", "text"),
+    [
+        (answer(404), 1, Reason.UNAVAILABLE, True, "no way to it yet"),
+        (answer(429, "slow down"), 1, Reason.THROTTLED, True, "slow down"),
+        (answer(503, "no healthy upstream"), 1, Reason.UNAVAILABLE, True, "no pod"),
+        (answer(503, "activator overload"), 1, Reason.THROTTLED, True, "as much to do"),
+        (answer(503, "pending request queue full"), 1, Reason.THROTTLED, True, "as much to do"),
+        (answer(502, "<html>Bad Gateway</html>"), 1, Reason.DIED, True, "502, Bad Gateway"),
+        (answer(504, "request timeout"), 60, Reason.TIMEOUT, True, "before it answered"),
+        (answer(504), 15, Reason.TIMEOUT, True, "gave up after 15 s, and the service may take 60"),
+        (answer(500, "?"), 1, Reason.DIED, True, "lost"),
+        (answer(413), 1, Reason.REFUSED, False, "larger than"),
+        (answer(302, Location="https://x"), 1, Reason.REFUSED, False, "https://x"),
+        (answer(403, "RBAC: access denied"), 1, Reason.REFUSED, False, "RBAC"),
+        (answer(200, "welcome"), 1, Reason.REFUSED, False, "no worker"),
+        (answer(422, '{"text": "t", "reason": "died", "retryable": true}'), 1, Reason.DIED, True, "t"),
+        (answer(403, '{"text": "t", "reason": "refused", "retryable": false}'), 1, Reason.UNAVAILABLE, True, "t"),
+    ],
+)
+def test_answers_without_a_reply(given, took, reason, retryable, text):
+    found = knative_errors.refused(given, "s", took, 60)
+    assert (found.reason, found.retryable) == (reason, retryable)
+    assert text in str(found)
+
+
+POOL = HTTPConnectionPool("localhost", 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "retryable"),
+    [
+        (
+            requests.ConnectionError(MaxRetryError(POOL, "/", NewConnectionError(None, "refused"))),
+            Reason.UNAVAILABLE,
+            True,
+        ),
+        (
+            requests.ConnectionError(MaxRetryError(POOL, "/", NameResolutionError("h", None, OSError()))),
+            Reason.UNAVAILABLE,
+            True,
+        ),
+        (ConnectTimeout(), Reason.UNAVAILABLE, True),
+        (requests.ConnectionError(ProtocolError("Connection aborted.")), Reason.DIED, True),
+        (ProtocolError("Connection broken"), Reason.DIED, True),
+        (ReadTimeout(), Reason.DIED, True),
+        (ChunkedEncodingError(), Reason.DIED, True),
+        (SSLError("CERTIFICATE_VERIFY_FAILED"), Reason.REFUSED, False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_ways_that_break(error, reason, retryable):
+    found = knative_errors.not_carried(error, "s", "http://x")
+    assert (found.reason, found.retryable) == (reason, retryable)
+    assert "the service s" in str(found)
+
+
+def pod(reason: str, finished: str) -> dict[str, Any]:
+    ended = {"terminated": {"reason": reason, "exitCode": 137, "finishedAt": finished}}
+    return {"status": {"containerStatuses": [{"name": "c", "state": {"running": {}}, "lastState": ended}]}}
+
+
+def test_a_container_without_memory_is_told_from_other_deaths():
+    now = time.time()
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
+    assert knative_ready.was_out_of_memory([pod("OOMKilled", stamp)], now - 2)
+    assert not knative_ready.was_out_of_memory([pod("OOMKilled", stamp)], now + 60)
+    assert not knative_ready.was_out_of_memory([pod("Error", stamp)], now - 2)
+    assert not knative_ready.was_out_of_memory([{}, {"status": {}}], 0)
+
+
+# ---------------------------------------------------------------- without a cluster
+
+
+def test_options_that_contradict_each_other():
+    for wrong in ({"min_scale": 5, "max_scale": 4}, {"cpu": 2.0, "cpu_limit": 1.0}, {"environment": {"PORT": "1"}}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            KnativeOptions(**wrong)
+
+
+def test_no_cluster_is_an_error_that_says_what_to_set(tmp_path):
+    with pytest.raises(ConfigError, match=r"leads to no cluster .*knative\.kubeconfig"):
+        KnativeCompute(KnativeOptions(kubeconfig=str(tmp_path / "none")))
+
+
+def test_images_have_a_place():
+    with pytest.raises(ConfigError, match=r"knative\.image is not set"):
+        ServiceImages(None, push=True)
+    recipe = Recipe()
+    tag = f"{recipe.python}-{recipe.digest[:12]}"
+    assert ServiceImages(None, push=False).name(recipe) == f"dev.local/lithops-mini:{tag}"
+    assert ServiceImages("host:5000/team/x", push=True).name(recipe) == f"host:5000/team/x:{tag}"
+    for given in ("host:5000/team/x:1", "x@sha256:0123"):
+        images = ServiceImages(given, push=True)
+        assert images.is_given
+        assert images.name(recipe) == given
+
+
+def test_the_name_of_a_service_tells_what_is_in_it():
+    setup = Setup(max_time=60)
+    name = knative_service.runtime_name(Recipe(), "i:1", setup)
+    assert name == knative_service.runtime_name(Recipe(), "i:1", Setup(max_time=60, max_scale=7, min_scale=1))
+    others = {
+        knative_service.runtime_name(Recipe(), "i:2", setup),
+        knative_service.runtime_name(Recipe(python="3.99"), "i:1", setup),
+        *(
+            knative_service.runtime_name(Recipe(), "i:1", Setup(**{"max_time": 60, **other}))
+            for other in ({"max_time": 61}, {"cpu": 2.0}, {"environment": {"A": "b"}}, {"cluster_local": True})
+        ),
+    }
+    assert len(others | {name}) == 7
+    lent = [Lent(), Lent(given={"A": "1"}), Lent(given={"A": "2"}), Lent(found={"A": "1"})]
+    names = [Size(name, 2048, each).name for each in lent]
+    assert len(set(names)) == 4
+    assert all(len(each) <= 63 for each in names)
+    assert names[3] == Size(name, 2048, Lent(found={"A": "2"})).name
+    assert names[0] == f"{name}-2048"
+
+
+def test_the_manifests_are_what_is_applied():
+    directory = Path(__file__).resolve().parent.parent / "runtimes" / "knative"
+    secret, service = yaml.safe_load_all((directory / "service.yaml").read_text())
+    size = Size("lithops-mini-0123456789ab", 2048, Lent())
+    image = service["spec"]["template"]["spec"]["containers"][0]["image"]
+    setup = Setup(max_time=KnativeOptions().max_time, cpu=KnativeOptions().cpu, max_scale=KnativeOptions().max_scale)
+    made = knative_service.service(size, "lithops-mini", image, setup, About("", "", "", "", ""))
+    made["metadata"].pop("annotations")
+    made["spec"]["template"]["metadata"]["annotations"].pop("lithops-mini/credentials")
+    assert service == made
+    ours = knative_service.secret(size, "lithops-mini", b"")
+    assert secret.pop("stringData").keys() == ours.pop("data").keys()
+    assert secret == ours
+    kinds = [each["kind"] for each in yaml.safe_load_all((directory / "access.yaml").read_text())]
+    assert kinds == ["Namespace", "ServiceAccount", "Role", "RoleBinding"]
