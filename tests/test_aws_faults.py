@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
+import many_calls
 import pytest
 from engines import Engine
 from lambda_account import BUCKET, Account, start_account
+from many_calls import CALLS, Counted, changes, square
 from proxy import INTERNAL_ERROR, LOST_ANSWER, LOST_REQUEST, SLOW_DOWN, TRUNCATED, Fault, Proxy, Request
 
-import lithops_mini as lm
 from lithops_mini import executor as executor_module
-from lithops_mini import records, wire
 from lithops_mini.compute import aws_lambda
-from lithops_mini.job.manifest import read_outcomes
-from lithops_mini.worker import dependencies, serialize
 
-CALLS = 500
 LARGE = 20_000  # bytes
 UNAVAILABLE = Fault(status=(503, "ServiceUnavailable"))
 either_carrier = pytest.mark.parametrize("carrier", ["reply", "event"])
@@ -44,16 +38,8 @@ def seed() -> int:
 @pytest.fixture
 def faults(account: Account, seed: int) -> Iterator[Callable[..., None]]:
     """What goes wrong from now on, and after the test no more."""
-    before = account.aws.own("faults"), account.aws.own("limits")
-
-    def change(**given: float) -> None:
-        limits = {name: given.pop(name) for name in before[1] if name in given}
-        account.aws.own("faults", "PUT", seed=seed, **given)
-        account.aws.own("limits", "PUT", **limits)
-
-    yield change
-    account.aws.own("faults", "PUT", **before[0])
-    account.aws.own("limits", "PUT", **before[1])
+    with changes(account.aws, seed) as change:
+        yield change
 
 
 @pytest.fixture
@@ -63,73 +49,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(aws_lambda, name, value)
 
 
-@dataclass(frozen=True)
-class Counted:
-    """What the local AWS counted of a job."""
-
-    invocations: int
-    errors: int
-    throttles: int
-    attempts: int  # of all calls together, up to the one whose outcome was used
-
-
-def square(large: int = 0, seconds: float = 0.0) -> Callable[[int], tuple[int, bytes]]:
-    """A function whose every run returns bytes that no other run does, ``large`` ones for each tenth input."""
-
-    def run(x: int) -> tuple[int, bytes]:
-        time.sleep(seconds)
-        return x * x, os.urandom(16 if x % 10 else max(16, large))
-
-    return run
-
-
 def work(
     account: Account, function: Callable[[int], tuple[int, bytes]], begin: Callable[[], object], **settings: Any
 ) -> Counted:
-    """Have all calls made, ``begin`` being called just before, and see that they are as promised."""
-    given = account.executor(**{"max_workers": 8, "retries": 12, "data_cleaner": False, **settings})
-    with lm.function_executor(**given) as executor:
-        before = quiet(account)
-        begin()
-        futures = executor.map(function, range(CALLS), chunksize=4)
-        values = executor.get_result(futures)
-    state = quiet(account)
-    assert [value for value, _ in values] == [x * x for x in range(CALLS)]
-    assert recorded(executor, futures) == values
-    executor.clean()
-    assert list(executor.storage.list_keys(None, records.executor_prefix(executor.executor_id))) == []
-    after = account.aws.own("state")
-    assert {**after, "sandboxes": 0} == {**state, "sandboxes": 0}
-    counted = {name: after[name] - before[name] for name in ("invocations", "errors", "throttles")}
-    return Counted(**counted, attempts=sum(future.stats.attempt for future in futures if future.stats))
-
-
-def quiet(account: Account) -> dict[str, int]:
-    """What the local AWS has counted when nothing runs or waits there any more, which must be soon."""
-    ends = time.monotonic() + 10
-    while True:
-        state: dict[str, int] = account.aws.own("state")
-        if not state["running"] and not state["events"]:
-            return state
-        assert time.monotonic() < ends, state
-        threading.Event().wait(0.02)
-
-
-def recorded(executor: lm.FunctionExecutor, futures: list[Any]) -> list[Any]:
-    """The results in the record of a job, which has one outcome for each of its calls."""
-    job, storage = futures[0].job, executor.storage.backend
-    outcomes = {}
-    for _, outcome in read_outcomes(storage, BUCKET, job.id, job.key):
-        assert outcome.call not in outcomes
-        stats = futures[outcome.call].stats
-        assert (wire.Status(outcome.status).name, outcome.attempt) == ("OK", stats.attempt)
-        if outcome.place == wire.STORED:
-            at = wire.Stored.decode(outcome.data)
-            assert at.key == records.outcome_key(job.id, outcome.call, outcome.attempt)
-            outcomes[outcome.call] = dependencies.load_stored(storage, BUCKET, at, job.key)
-        else:
-            outcomes[outcome.call] = serialize.loads(outcome.data)
-    return [outcomes[call] for call in range(len(futures))]
+    return many_calls.work(account.aws, function, begin, **account.executor(**{"max_workers": 8, **settings}))
 
 
 # ---------------------------------------------------------------- Lambda
