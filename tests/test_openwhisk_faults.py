@@ -1,0 +1,162 @@
+"""openwhisk among faults of the local OpenWhisk: each result right, one outcome used for each call, nothing left."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import many_calls
+import pytest
+from many_calls import CALLS, Counted, changes, square
+from openwhisk_emulator import Emulated, start_openwhisk
+
+from lithops_mini.compute import openwhisk as openwhisk_module
+from lithops_mini.compute import openwhisk_pace
+from lithops_mini.compute.base import Activation
+from lithops_mini.compute.openwhisk import OpenWhiskCompute, OpenWhiskOptions
+from lithops_mini.errors import InvocationError, Reason
+from lithops_mini.storage.base import WorkerNeeds
+
+MESSAGES = CALLS // 4
+
+
+@pytest.fixture(scope="module")
+def openwhisk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulated]:
+    flags = ("--sandbox", "process", "--per-minute", "1000000")
+    with start_openwhisk(tmp_path_factory.mktemp("openwhisk"), *flags) as openwhisk:
+        yield openwhisk
+
+
+@pytest.fixture
+def seed() -> int:
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    return seed
+
+
+@pytest.fixture
+def faults(openwhisk: Emulated, seed: int) -> Iterator[Callable[..., None]]:
+    """What goes wrong from now on, and after the test no more."""
+    with changes(openwhisk, seed) as change:
+        yield change
+
+
+@pytest.fixture
+def work(openwhisk: Emulated, tmp_path: Path) -> Callable[..., Counted]:
+    def work(function: Callable[[int], tuple[int, bytes]], begin: Callable[[], object], **settings: Any) -> Counted:
+        place = {**openwhisk.openwhisk(), "storage": "localhost", "storage_path": str(tmp_path), "max_workers": 8}
+        return many_calls.work(openwhisk, function, begin, **{**place, **settings})
+
+    return work
+
+
+def test_containers_that_are_killed(work: Callable[..., Counted], faults: Callable[..., None]) -> None:
+    """One in ten, half of these with all work done."""
+    counted = work(square(), lambda: faults(crash=0.1))
+    assert counted.errors > 0
+    assert counted.attempts > CALLS
+    assert counted.invocations >= MESSAGES + counted.errors
+
+
+def test_five_activations_at_a_time(work: Callable[..., Counted], faults: Callable[..., None]) -> None:
+    """... of a client that would have sixteen, and was told of a hundred."""
+    counted = work(square(seconds=0.01), lambda: faults(concurrent=5), max_workers=16)
+    assert 0 < counted.throttles < counted.invocations
+    assert counted.attempts == CALLS
+
+
+def test_five_activations_at_a_time_are_known_before(work: Callable[..., Counted], faults: Callable[..., None]) -> None:
+    faults(concurrent=5)
+    counted = work(square(), lambda: None, max_workers=16)
+    assert counted.throttles == 0
+    assert counted.invocations == MESSAGES
+    assert counted.attempts == CALLS
+
+
+def test_more_activations_than_a_minute_has(
+    openwhisk: Emulated, work: Callable[..., Counted], faults: Callable[..., None]
+) -> None:
+    with short_minutes(openwhisk, faults, rate=25):
+        counted = work(square(), lambda: faults(per_minute=25))
+    assert 0 < counted.throttles < counted.invocations
+    assert counted.invocations == MESSAGES  # those that were refused are sent as they were
+    assert counted.attempts == CALLS
+
+
+@contextmanager
+def short_minutes(openwhisk: Emulated, faults: Callable[..., None], rate: int) -> Iterator[None]:
+    """Once an invocation is refused, a second goes by, and so many more may begin, as they may in another minute."""
+    over = threading.Event()
+
+    def watch() -> None:
+        refused = openwhisk.own("state")["throttles"]
+        while not over.wait(0.05):
+            state = openwhisk.own("state")
+            if state["throttles"] == refused:
+                continue
+            over.wait(1)
+            state = openwhisk.own("state")
+            refused = state["throttles"]
+            # All that have begun in this minute of the clock are no more than all that ever have.
+            faults(per_minute=state["invocations"] + refused + rate)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def test_activations_that_never_run(
+    work: Callable[..., Counted], faults: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One in twenty is accepted, and missed when its time is over: 2 s, and half a second more."""
+    monkeypatch.setattr(openwhisk_module, "_LATE", 0.5)
+    counted = work(square(), lambda: faults(lose=0.05, wait=0.5), max_time=2)
+    assert counted.attempts > CALLS
+    assert counted.invocations > MESSAGES
+
+
+@pytest.fixture
+def backend(openwhisk: Emulated) -> Iterator[OpenWhiskCompute]:
+    """One whose namespace may begin no activation any more."""
+    place: dict[str, Any] = {**openwhisk.place}
+    backend = OpenWhiskCompute(OpenWhiskOptions(**place))
+    backend.deploy(WorkerNeeds())
+    with openwhisk.changed("limits", per_minute=1):
+        openwhisk.invoke(openwhisk.make())
+        yield backend
+    backend.close()
+
+
+def test_a_minute_that_does_not_end(
+    backend: OpenWhiskCompute, openwhisk: Emulated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openwhisk_pace, "_PATIENCE", 1.0)
+    before = openwhisk.own("state")["throttles"]
+    with pytest.raises(InvocationError, match="invocationsPerMinute") as caught:
+        backend.invoke(b"", Activation())
+    assert (caught.value.reason, caught.value.retryable) == (Reason.THROTTLED, True)
+    assert openwhisk.own("state")["throttles"] - before < 10
+
+
+def test_closing_in_a_minute_that_does_not_end(backend: OpenWhiskCompute, caplog: pytest.LogCaptureFixture) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        sent = [pool.submit(backend.invoke, b"", Activation()) for _ in range(4)]
+        while backend._pace.held < 4:
+            assert not any(each.done() for each in sent)
+            threading.Event().wait(0.01)
+        began = time.monotonic()
+        backend.close()
+        errors = [each.exception(10) for each in sent]
+        assert time.monotonic() - began < 3
+    assert [error.reason for error in errors if isinstance(error, InvocationError)] == [Reason.CANCELLED] * 4
+    assert "activations go on" not in caplog.text
