@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         docker_executor,
         function_executor,
         ibm_cf_executor,
+        knative_executor,
         localhost_executor,
         openwhisk_executor,
     )
@@ -43,6 +44,7 @@ _PLACES = {
     "function_executor": "lithops_mini.executor",
     "get_result": "lithops_mini.waiting",
     "ibm_cf_executor": "lithops_mini.executor",
+    "knative_executor": "lithops_mini.executor",
     "localhost_executor": "lithops_mini.executor",
     "openwhisk_executor": "lithops_mini.executor",
     "wait": "lithops_mini.waiting",
@@ -54,6 +56,7 @@ __all__ = [  # noqa: RUF022 - as one would explain them
     "docker_executor",
     "openwhisk_executor",
     "ibm_cf_executor",
+    "knative_executor",
     "FunctionExecutor",
     "ResponseFuture",
     "wait",

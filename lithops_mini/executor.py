@@ -469,13 +469,17 @@ class FunctionExecutor:
         numeric = isinstance(timeout, int | float) and not isinstance(timeout, bool)
         if timeout is not None and not (numeric and 0 < timeout < math.inf):
             raise InputError(f"timeout is {timeout!r}: give a number of seconds over 0")
+        timeout = job.timeout if timeout is None else timeout
+        if timeout is not None and (most := self._compute.max_time) is not None and timeout > most:
+            setting = f"{self.config.backend}.max_time"
+            raise InputError(f"timeout is {timeout:g} s, and a call may run for {most:g} s: raise {setting}")
         if isinstance(retry_exceptions, type):
             retry_exceptions = (retry_exceptions,)
         _check_exceptions(retry_exceptions)
         return CallOptions(
             extra_env={**job.extra_env, **_environment(extra_env or {})},
             runtime_memory=job.runtime_memory if runtime_memory is None else runtime_memory,
-            timeout=job.timeout if timeout is None else timeout,
+            timeout=timeout,
             include_modules=(*job.include_modules, *include_modules),
             exclude_modules=(*job.exclude_modules, *exclude_modules),
             policy=Policy(
@@ -677,6 +681,11 @@ def openwhisk_executor(storage: str | None = None, **settings: Any) -> FunctionE
 def ibm_cf_executor(storage: str | None = None, **settings: Any) -> FunctionExecutor:
     """``function_executor(backend="ibm_cf", ...)``: calls in actions of IBM Cloud Functions."""
     return function_executor("ibm_cf", storage, **settings)
+
+
+def knative_executor(storage: str | None = None, **settings: Any) -> FunctionExecutor:
+    """``function_executor(backend="knative", ...)``: calls in services of Knative on a Kubernetes cluster."""
+    return function_executor("knative", storage, **settings)
 
 
 @atexit.register

@@ -20,6 +20,7 @@ _BUILTIN: dict[Kind, dict[str, str]] = {
         "aws_lambda": "lithops_mini.compute.aws_lambda:AwsLambdaCompute",
         "openwhisk": "lithops_mini.compute.openwhisk:OpenWhiskCompute",
         "ibm_cf": "lithops_mini.compute.ibm_cf:IbmCfCompute",
+        "knative": "lithops_mini.compute.knative:KnativeCompute",
     },
     "storage": {
         "localhost": "lithops_mini.storage.localhost:LocalhostStorage",
