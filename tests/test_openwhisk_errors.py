@@ -301,6 +301,7 @@ def test_an_answer_that_is_lost_may_have_run(told, make):
     error = failure(backend)
     assert (error.reason, error.retryable) == (Reason.DIED, True)
     assert "was lost" in str(error)
+    assert "(Remote end closed connection without response)" in str(error)
 
 
 def test_what_cannot_be_reached_has_not_run(told, make):

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import InsecureRequestWarning
 
@@ -89,8 +90,11 @@ class Service:
         self.place = place
         self._base = f"{self.endpoint}/api/v1/namespaces/{quote(namespace, safe='')}"
         self._authorize = authorize
-        self._verify = verify
         self._session = requests.Session()
+        # Variables of the environment and a .netrc say neither who asks nor whom to trust; the way there is read once.
+        self._session.trust_env = False
+        self._session.proxies = get_environ_proxies(self.endpoint)
+        self._session.verify = verify
         self._adapter = _Adapter(pool_connections=2, pool_maxsize=connections)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, self._adapter)
@@ -114,7 +118,7 @@ class Service:
 
     def about(self) -> dict[str, Any]:
         """What the service tells everybody of itself; empty if there is something else before it."""
-        response = self._session.get(f"{self.endpoint}/", timeout=_ANSWER_LIMIT, verify=self._verify, auth=_unchanged)
+        response = self._session.get(f"{self.endpoint}/", timeout=_ANSWER_LIMIT)
         told = _json(response)
         return told if response.ok and isinstance(told, dict) else {}
 
@@ -213,9 +217,7 @@ class Service:
             f"{self._base}/{path}",
             data=data,
             headers={"Authorization": authorization, "Content-Type": "application/json"},
-            auth=_unchanged,
             timeout=(_CONNECT_LIMIT, limit),
-            verify=self._verify,  # here, where no variable of the environment says otherwise
             allow_redirects=False,
         )
 
@@ -243,11 +245,6 @@ class _Adapter(HTTPAdapter):
 
     def end(self) -> None:
         self._connections.end()
-
-
-def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Who asks is said already: a .netrc is not to say otherwise."""
-    return request
 
 
 def _limits(told: Mapping[str, Any], general: Mapping[str, Any]) -> Limits:
@@ -352,7 +349,10 @@ def _untrusted(said: str, service: Service) -> str:
 
 def _reason(error: Exception) -> str:
     """The innermost of what urllib3 and requests wrap, without the addresses of objects."""
-    inner: Any = error.args[0] if error.args else error
-    inner = getattr(inner, "reason", inner)
-    text = re.sub(r"<[^>]*>:? ?|\w*Connection\w*\([^)]*\):? ?", "", str(inner))
+    inner: BaseException | None = error
+    while inner is not None:
+        text = str(inner)
+        wrapped = (getattr(inner, "reason", None), *reversed(inner.args))
+        inner = next((each for each in wrapped if isinstance(each, BaseException)), None)
+    text = re.sub(r"<[^>]*>:? ?|\w*Connection\w*\([^)]*\):? ?", "", text)
     return " ".join(text.split()) or type(error).__name__
