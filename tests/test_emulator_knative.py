@@ -20,6 +20,8 @@ from knative_emulator import GROUP, condition, host, install_kubectl, start_knat
 from kubernetes import client
 from kubernetes.client import ApiException
 
+from lithops_mini.emulators.knative import kinds, schemas
+
 
 @pytest.fixture(scope="module")
 def knative(tmp_path_factory):
@@ -1082,3 +1084,62 @@ def test_kubectl_shows_logs(knative, kubectl):
     name = knative.make()
     pod = knative.pods(name)[0].metadata.name
     assert kubectl("logs", pod, "-c", "user-container") == "starts\n"
+
+
+# -- the schemas
+
+
+# The package is of Knative 1.17 and the definition of 1.15: newer fields, and some that have a default by now. Unknown
+# fields of a template's metadata are pruned here, and kept by the definition.
+_REVISION = ".spec.template.spec"
+KNOWN = {
+    ".metadata: additionalProperties is True, published None",
+    ".spec.template.metadata: additionalProperties is None, published True",
+    f"{_REVISION}.containers[].ports[]: required is None, published ['containerPort']",
+    f"{_REVISION}.containers[].resources.claims: only published",
+    f"{_REVISION}.containers[].securityContext.privileged: only ours",
+    f"{_REVISION}.hostIPC: only ours",
+    f"{_REVISION}.hostNetwork: only ours",
+    f"{_REVISION}.hostPID: only ours",
+    f"{_REVISION}.volumes[].hostPath: only ours",
+    *(
+        f"{_REVISION}.containers[].{probe}.grpc: required is None, published ['port']"
+        for probe in ("livenessProbe", "readinessProbe", "startupProbe")
+    ),
+}
+
+
+def test_the_schema_is_the_published_one():
+    """The schema of the package is what the CustomResourceDefinition says, which KNATIVE_SERVICE_CRD names."""
+    path = os.environ.get("KNATIVE_SERVICE_CRD")
+    if not path:
+        pytest.skip("needs KNATIVE_SERVICE_CRD, the path of the published definition of services.serving.knative.dev")
+    with open(path, encoding="utf-8") as file:
+        definition = yaml.safe_load(file)
+    (version,) = definition["spec"]["versions"]
+    published = schemas.structural(version["schema"]["openAPIV3Schema"], {})
+    ours = schemas.schema(kinds.SERVICE)
+    names = definition["spec"]["names"]
+    assert (names["plural"], tuple(names["shortNames"]), tuple(names["categories"])) == (
+        kinds.SERVICE.plural,
+        kinds.SERVICE.short_names[:2],
+        kinds.SERVICE.categories,
+    )
+    assert set(differences(published, ours)) == KNOWN
+
+
+def differences(published, ours, path=""):
+    """Where two schemas take different things, as sentences."""
+    for name in ("type", "required", "pattern", "enum"):
+        if published.get(name) != ours.get(name):
+            yield f"{path}: {name} is {ours.get(name)}, published {published.get(name)}"
+    theirs, mine = published.get("properties", {}), ours.get("properties", {})
+    for name in sorted(set(theirs) ^ set(mine)):
+        yield f"{path}.{name}: only {'published' if name in theirs else 'ours'}"
+    for name in set(theirs) & set(mine):
+        yield from differences(theirs[name], mine[name], f"{path}.{name}")
+    for name in ("items", "additionalProperties"):
+        if isinstance(published.get(name), dict) and isinstance(ours.get(name), dict):
+            yield from differences(published[name], ours[name], f"{path}[]")
+        elif bool(published.get(name)) != bool(ours.get(name)):
+            yield f"{path}: {name} is {ours.get(name)}, published {published.get(name)}"

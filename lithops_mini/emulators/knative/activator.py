@@ -108,6 +108,7 @@ class Activator:
             _send(connection, request, deadline)
             if crash == "event":
                 self._crash(scale, pod)
+                raise _Broken("EOF")  # even if it was quicker
             sock = connection.sock
             answer = _begun(connection, request, deadline)
             stack.callback(answer.close)

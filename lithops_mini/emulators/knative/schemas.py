@@ -28,7 +28,7 @@ def check(kind: Kind, found: Object) -> list[Cause]:
 
 def prune(kind: Kind, found: Object) -> list[str]:
     """Remove the fields that the schema does not have, and return their paths."""
-    return list(_prune(_schema(kind), found, ""))
+    return list(_prune(schema(kind), found, ""))
 
 
 def structural(node: Any, definitions: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,7 +57,9 @@ def structural(node: Any, definitions: Mapping[str, Any]) -> dict[str, Any]:
         made["properties"] = {name: structural(each, definitions) for name, each in node["properties"].items()}
     if node.get("required"):
         made["required"] = sorted(node["required"])
-    if node.get("additionalProperties"):
+    if node.get("x-kubernetes-preserve-unknown-fields") and kind == "object":
+        made["additionalProperties"] = True
+    elif node.get("additionalProperties"):
         made["additionalProperties"] = structural(node["additionalProperties"], definitions) or True
     if "items" in node:
         made["items"] = structural(node["items"], definitions)
@@ -66,7 +68,8 @@ def structural(node: Any, definitions: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def _schema(kind: Kind) -> dict[str, Any]:
+def schema(kind: Kind) -> dict[str, Any]:
+    """What objects of a kind are checked by."""
     if kind.custom:
         whole: dict[str, Any] = getattr(v1, kind.name).model_json_schema()
         return structural(whole, whole["$defs"])
@@ -80,7 +83,7 @@ def _schema(kind: Kind) -> dict[str, Any]:
 
 @cache
 def _validator(kind: Kind) -> Draft202012Validator:
-    return Draft202012Validator(_schema(kind))
+    return Draft202012Validator(schema(kind))
 
 
 def _prune(schema: Mapping[str, Any], found: Any, path: str) -> Iterator[str]:
