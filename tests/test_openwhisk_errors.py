@@ -147,7 +147,8 @@ def failure(backend: OpenWhiskCompute) -> InvocationError:
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else str(value),
 )
-def test_answers_without_an_activation(told, make, status, said, reason, retryable, text):
+def test_answers_without_an_activation(told, make, status, said, reason, retryable, text, monkeypatch):
+    monkeypatch.setattr("lithops_mini.compute.openwhisk_pace._PATIENCE", 0.0)
     backend = make(told.url)
     backend.deploy(WorkerNeeds())
     told.invoked = lambda: (status, said.encode() if said.startswith("<") else {"error": said, "code": "1"})

@@ -38,9 +38,11 @@ class Pace:
         """Return as soon as one may be sent: when that is, by the monotonic clock; ``None`` after the end."""
         with self._changed:
             self._held += 1
-            while self._wait and not self._ended and (left := self._open - time.monotonic()) > 0:
-                self._changed.wait(left)
-            self._held -= 1
+            try:
+                while self._wait and not self._ended and (left := self._open - time.monotonic()) > 0:
+                    self._changed.wait(left)
+            finally:
+                self._held -= 1
             if self._ended:
                 return None
             if self._wait:
