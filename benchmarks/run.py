@@ -21,6 +21,7 @@ BENCHMARKS = (
     "objects_in_parts",
     "containers",
     "aws_lambda",
+    "openwhisk",
 )
 
 
