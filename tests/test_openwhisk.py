@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import re
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ from typing import Any, ClassVar
 import pytest
 from engines import Engine
 from openwhisk_emulator import KIND, Emulated, start_openwhisk
-from test_examples import DATA, nycflights, run
 
 import lithops_mini as lm
 from lithops_mini.cli.app import app
@@ -28,7 +26,6 @@ from lithops_mini.testing.messages import Messages
 from lithops_mini.verify import verify
 
 _times = iter(range(30, 300))
-flights = nycflights  # as a fixture of this module
 LATE = "lithops_mini.compute.openwhisk._LATE"
 
 
@@ -348,18 +345,3 @@ def test_the_last_runtime_takes_the_package_along(tmp_path_factory):
         runtimes.delete(found.name)
         assert fresh.ask("GET", "packages/lithops_mini").status == 404
         backend.close()
-
-
-# ---------------------------------------------------------------- the demo
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.usefixtures("flights")
-def test_the_demo(openwhisk, moto, tmp_path):
-    account = {key: value for key, value in stored(moto).items() if not key.startswith("storage")}
-    profile = {"storage_bucket": "demo", "openwhisk": {**openwhisk.place, "max_workers": 2}, "aws": account}
-    (tmp_path / "lithops_mini.yaml").write_text(json.dumps({"profiles": {"only": profile}}))
-    place = ("--backend", "openwhisk", "--storage", "aws_s3", "--bucket", "demo-data")
-    printed = run(tmp_path, "nycflights.py", "--cache", str(DATA), *place)
-    assert len(re.findall(r"^Checked: [\d,]+ averages of [\d,]+ values agree", printed, re.MULTILINE)) == 2
-    assert "WRONG" not in printed
