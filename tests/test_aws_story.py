@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import yaml
 from aws_emulator import start_aws
-from docker import DockerClient
 from test_examples import DATA, nycflights, run
 
 __all__ = ["nycflights"]
