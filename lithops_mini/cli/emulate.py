@@ -218,7 +218,9 @@ def knative(
     )
 
     def begin(emulator: Emulator) -> tuple[dict[str, str], dict[str, Any]]:
-        section = {"kubeconfig": str(emulator.kubeconfig), "ingress": emulator.ingress, "push": False}
+        section: dict[str, Any] = {"kubeconfig": str(emulator.kubeconfig), "ingress": emulator.ingress, "push": False}
+        if kind == "process":
+            section["image"] = "none:needed"
         profile = {"backend": "knative", "storage": "localhost", "localhost": {"storage_path": str(storage)}}
         return {"KUBECONFIG": str(emulator.kubeconfig), "INGRESS": emulator.ingress}, {**profile, "knative": section}
 

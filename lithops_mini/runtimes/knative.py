@@ -87,13 +87,13 @@ class Services(Runtimes):
         ``ConfigError`` if it cannot be, or does not get ready.
         """
         size = self._size(recipe, memory)
-        key = self._ensure_secret(size)
         for _ in range(_RACES):
             there = self._cluster.find_service(size.name)
             wanted = self._wanted(size, recipe, there, tell)
+            key = self._ensure_secret(size)
             if there is None:
                 tell(f"Creating the service {size.name}")
-                done = self._cluster.create_service(wanted)
+                done = self._create(wanted)
             elif not manifests.is_as_wanted(there, wanted):
                 tell(f"Changing the service {size.name}")
                 done = self._cluster.replace_service(manifests.changed(there, wanted))
@@ -120,6 +120,13 @@ class Services(Runtimes):
         for each in members:
             self._cluster.delete_secret(each)  # first: a service that is there finds what was left behind
             self._cluster.delete_service(each)
+
+    def _create(self, wanted: Object) -> Object | None:
+        try:
+            return self._cluster.create_service(wanted)
+        except ConfigError:
+            self._cluster.delete_secret(wanted["metadata"]["name"])  # nobody would find it
+            raise
 
     def _size(self, recipe: Recipe, memory: int) -> Size:
         return Size(self.name(recipe), memory, self._lent)
