@@ -54,13 +54,12 @@ class Local:
 
 @contextmanager
 def start_knative(directory: Path, storage: Engine, *flags: str) -> Iterator[Local]:
-    """A cluster with these flags, whose pods are processes; ended with SIGTERM."""
+    """A cluster with these flags, whose pods are processes if none says otherwise; ended with SIGTERM."""
     profile = directory / "knative.yaml"
-    command = [sys.executable, "-m", "lithops_mini", "emulate", "knative", "--profile-file", str(profile)]
+    kind = () if "--sandbox" in flags else ("--sandbox", "process")
+    command = [sys.executable, "-m", "lithops_mini", "emulate", "knative", "--profile-file", str(profile), *kind]
     with open(directory / "knative.log", "w+") as errors:
-        process = subprocess.Popen(
-            [*command, "--sandbox", "process", *flags], stdout=subprocess.PIPE, stderr=errors, text=True
-        )
+        process = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, stderr=errors, text=True)
         assert process.stdout is not None
         try:
             first = process.stdout.readline()

@@ -7,6 +7,7 @@ import threading
 import time
 from base64 import b64decode
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,6 +34,7 @@ from lithops_mini.runtimes.recipe import Recipe
 from lithops_mini.storage.base import WorkerNeeds
 from lithops_mini.testing.compute import LONG, ComputeContract, Trace, _beating, _until
 from lithops_mini.testing.messages import Messages, outcomes
+from lithops_mini.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +127,12 @@ def test_jobs(own):
         sent = {(each.stats.storage_puts, each.stats.storage_gets) for each in futures}
         assert sent == {(0, 0)}
         assert executor.get_result(executor.map_reduce(lambda x: x, range(100), sum)) == sum(range(100))
+
+
+def test_all_that_is_promised(own):
+    verdicts = list(verify(**own))
+    assert [(each.name, each.reason) for each in verdicts if each.outcome == "failed"] == []
+    assert [each.name for each in verdicts if each.outcome == "skipped"] == ["composition"]
 
 
 def test_each_size_of_memory_is_a_service_made_when_needed(local, own):
@@ -308,6 +316,108 @@ def test_messages_that_nobody_signed_are_refused(local, own):
         answer = requests.post(url, b"a message", headers=headers, timeout=60)
     assert answer.status_code == 403
     assert "not signed" in answer.json()["text"]
+
+
+# ---------------------------------------------------------------- why a service is not ready, and who may make it
+
+
+def test_what_a_webhook_does_not_like_is_said_and_nothing_is_left(local, own):
+    secrets = local.own("state")["secrets"]
+    with pytest.raises(ConfigError, match=r"cannot create the service .*denied the request: .*timeoutSeconds"):
+        lm.function_executor(**{**own, "max_time": 571})
+    assert services_of(local, own["environment"]["TEST"]) == {}
+    assert local.own("state")["secrets"] == secrets
+
+
+def test_a_quota_is_said(local, own):
+    local.own("limits", "PUT", pods=0)
+    try:
+        with pytest.raises(ConfigError, match=r"is not ready|within") as caught:
+            lm.function_executor(**{**own, "start_timeout": 5})
+        assert "exceeded quota: pods" in str(caught.value)
+    finally:
+        local.own("limits", "PUT", pods=100)
+    with lm.function_executor(**own) as executor:  # what has failed is tried again
+        assert executor.get_result(executor.submit(abs, -1)) == 1
+
+
+def rules() -> list[dict[str, Any]]:
+    directory = Path(__file__).resolve().parent.parent / "runtimes" / "knative"
+    role = next(each for each in yaml.safe_load_all((directory / "access.yaml").read_text()) if each["kind"] == "Role")
+    found: list[dict[str, Any]] = role["rules"]
+    return found
+
+
+@contextmanager
+def account(local: Local, directory: Path, allowed: list[dict[str, Any]]) -> Iterator[str]:
+    """The kubeconfig of a service account that may do what these rules say."""
+    from kubernetes import client, config
+
+    name = f"account-{os.urandom(4).hex()}"
+    config.load_kube_config(
+        local.settings["kubeconfig"], client_configuration=(administrator := client.Configuration())
+    )
+    with client.ApiClient(administrator) as api:
+        metadata = {"name": name, "namespace": "default"}
+        core, access = client.CoreV1Api(api), client.RbacAuthorizationV1Api(api)
+        core.create_namespaced_service_account("default", {"metadata": metadata})
+        access.create_namespaced_role("default", {"metadata": metadata, "rules": allowed})
+        bound = {
+            "metadata": metadata,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": "default"}],
+        }
+        access.create_namespaced_role_binding("default", bound)
+        token = core.create_namespaced_service_account_token(name, "default", {"spec": {"expirationSeconds": 3600}})
+    document = yaml.safe_load(Path(local.settings["kubeconfig"]).read_text())
+    document["users"][0]["user"] = {"token": token.status.token}
+    file = directory / f"{name}.kubeconfig"
+    file.write_text(yaml.safe_dump(document))
+    yield str(file)
+
+
+def use(settings: dict[str, Any], kubeconfig: str) -> None:
+    """All that the role is for."""
+    for scale in (3, 4):
+        with lm.function_executor(**{**settings, "kubeconfig": kubeconfig, "max_scale": scale}) as executor:
+            assert executor.get_result(executor.submit(abs, -1)) == 1
+    backend = made({**settings, "kubeconfig": kubeconfig, "max_scale": 5})
+    try:
+        for value in ("first", "second"):
+            other = made({**settings, "kubeconfig": kubeconfig})
+            other.deploy(WorkerNeeds(found=lambda value=value: {"LM_TEST": value}))
+            other.close()
+        runtimes = backend.runtimes("")
+        runtimes.delete(runtimes.name(runtimes.recipe(())))
+    finally:
+        backend.close()
+
+
+def test_the_role_of_the_docs_is_enough(local, own, tmp_path):
+    with account(local, tmp_path, rules()) as kubeconfig:
+        use(own, kubeconfig)
+
+
+@pytest.mark.parametrize(
+    ("resource", "verb"),
+    [
+        (rule["resources"][0], verb)
+        for rule in rules()
+        for verb in rule["verbs"]
+        if rule["resources"] != ["pods", "events"]
+    ],
+)
+def test_each_right_of_the_role_is_needed(local, own, tmp_path, resource, verb):
+    less = [
+        {**rule, "verbs": [each for each in rule["verbs"] if (rule["resources"][0], each) != (resource, verb)]}
+        for rule in rules()
+    ]
+    with account(local, tmp_path, less) as kubeconfig:
+        if (resource, verb) == ("services", "watch"):  # it is asked for again and again
+            use(own, kubeconfig)
+            return
+        with pytest.raises(ConfigError, match=rf"cannot {verb} resource .*{resource}.*docs/backends/knative.md"):
+            use(own, kubeconfig)
 
 
 # ---------------------------------------------------------------- runtimes
