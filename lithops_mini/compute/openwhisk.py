@@ -338,7 +338,10 @@ class OpenWhiskCompute(ComputeBackend):
             try:
                 record = self._service.invoke(action, params, limit)
             except Refusal as error:
-                if not (openwhisk_errors.is_rate(error) and self._pace.refused(began)):
+                if not openwhisk_errors.is_rate(error):
+                    self._pace.passed(began)
+                    raise
+                if not self._pace.refused(began):
                     raise
                 logger.info("%s", openwhisk_errors.not_invoked(error, action, self._service))
             else:
