@@ -14,12 +14,12 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from lithops_mini.compute import aws_errors, aws_tail
-from lithops_mini.compute.aws_connections import Connections
 from lithops_mini.compute.base import Activation, ComputeBackend
 from lithops_mini.compute.inbox import Expected, Inbox
 from lithops_mini.errors import ConfigError, InvocationError, Reason
-from lithops_mini.runtimes.aws import AWS_ERRORS, Aws
+from lithops_mini.runtimes.aws import AWS_ERRORS, Aws, connections
 from lithops_mini.runtimes.aws_lambda import EVENT_AGE, Functions
+from lithops_mini.runtimes.connections import Connections
 from lithops_mini.runtimes.function import LOSSES_PREFIX, Setup
 from lithops_mini.runtimes.recipe import Recipe
 from lithops_mini.storage.aws_s3 import AwsOptions
@@ -214,6 +214,7 @@ class AwsLambdaCompute(ComputeBackend):
             logger.warning(text, left, self._options.max_time)
         if self._connections is not None:
             self._connections.end()
+            self._client.close()
         if self._inbox is not None:
             self._inbox.close()
 
@@ -358,7 +359,7 @@ class AwsLambdaCompute(ComputeBackend):
             max_pool_connections=self.concurrency,
             tcp_keepalive=True,
         )
-        self._connections = Connections(self._client)
+        self._connections = connections(self._client)
 
     @staticmethod
     def _was_closed() -> InvocationError:

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from lithops_mini.compute.aws_connections import Connections
-from lithops_mini.runtimes.aws import AWS_ERRORS, passes, problem, translated
+from lithops_mini.runtimes.aws import AWS_ERRORS, connections, passes, problem, translated
 
 logger = logging.getLogger("lithops_mini.aws_lambda")
 
@@ -85,7 +84,7 @@ class _Tail:
 
     def __init__(self, client: Any, group: str, take: Take) -> None:
         self._client = client
-        self._connections = Connections(client)
+        self._connections = connections(client)
         self._group = group
         self._take = take
         self._closed = threading.Event()
@@ -95,6 +94,7 @@ class _Tail:
     def close(self) -> None:
         self._closed.set()
         self._connections.end()
+        self._client.close()
 
     def begin(self) -> None:
         """Look once. Raises what the SDK raises if it is of no use to look again."""

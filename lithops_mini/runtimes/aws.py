@@ -20,6 +20,7 @@ from botocore.exceptions import (
 from botocore.session import Session
 
 from lithops_mini.errors import ConfigError, InvocationError, Reason
+from lithops_mini.runtimes.connections import Connections
 from lithops_mini.storage.aws_s3 import AwsOptions
 
 AWS_ERRORS = (BotoCoreError, ClientError)
@@ -77,6 +78,11 @@ class Aws:
             )
         except (BotoCoreError, ValueError) as error:
             raise ConfigError(f"AWS cannot be used so: {problem(error)}") from error
+
+
+def connections(client: Any) -> Connections:
+    """Those that a client opens from now on."""
+    return Connections(client._endpoint.http_session._pool_classes_by_scheme)
 
 
 @contextmanager

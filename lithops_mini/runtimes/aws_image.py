@@ -14,6 +14,7 @@ from lithops_mini.errors import ConfigError
 from lithops_mini.runtimes import function
 from lithops_mini.runtimes.aws import Aws, code_of
 from lithops_mini.runtimes.base import Tell
+from lithops_mini.runtimes.own_registry import engine_client
 from lithops_mini.runtimes.recipe import Recipe
 from lithops_mini.sizes import format_size
 
@@ -25,7 +26,6 @@ REPOSITORY = "lithops-mini"
 
 _TAG = {"Key": "lithops-mini", "Value": "images"}  # of a repository that was made here
 _LARGEST = 10 << 30  # bytes of an image, as the engine counts them: Lambda's limit
-_ENGINE_LIMIT = 600  # seconds for which an engine may say nothing
 _MACHINES = {"x86_64": "amd64", "arm64": "arm64"}  # the engine's words for Lambda's
 
 
@@ -160,20 +160,7 @@ def _is_ours(repository: str) -> bool:
 @contextmanager
 def _engine(architecture: str, why: str) -> Iterator[DockerClient]:
     """A client of the engine that the environment names. ``ConfigError`` if it cannot build for the processor."""
-    try:
-        import docker
-        from docker.errors import DockerException
-        from requests.exceptions import RequestException
-    except ImportError as error:
-        raise ConfigError(f"{why}; it is built with the Docker SDK: pip install 'lithops_mini[docker]'") from error
-    try:
-        client = docker.from_env(timeout=_ENGINE_LIMIT)
-    except (DockerException, RequestException) as error:
-        raise ConfigError(
-            f"{why}, and no Docker engine answers to build it ({error}): start one, or set DOCKER_HOST, or run"
-            " 'lithops-mini runtime build -b aws_lambda' where there is one; what it makes is used from anywhere"
-        ) from error
-    try:
+    with engine_client("aws_lambda", why) as client:
         theirs = client.version()["Arch"]
         if theirs != _MACHINES[architecture]:
             raise ConfigError(
@@ -181,8 +168,6 @@ def _engine(architecture: str, why: str) -> Iterator[DockerClient]:
                 f" to {_architecture(theirs)}, or set DOCKER_HOST to an engine on {_MACHINES[architecture]}"
             )
         yield client
-    finally:
-        client.close()
 
 
 def _architecture(machine: str) -> str:
