@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -17,6 +18,7 @@ import yaml
 from engines import Engine
 from knative_cluster import BUCKET, Local, start_knative
 from requests.exceptions import ChunkedEncodingError, ConnectTimeout, ReadTimeout, SSLError
+from test_examples import DATA, nycflights, run
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import MaxRetryError, NameResolutionError, NewConnectionError, ProtocolError
 
@@ -27,7 +29,8 @@ from lithops_mini.compute.base import Activation, ComputeBackend
 from lithops_mini.compute.knative import KnativeCompute, KnativeOptions
 from lithops_mini.errors import ConfigError, InputError, InvocationError, Reason
 from lithops_mini.executor import FunctionExecutor
-from lithops_mini.runtimes import knative_ready, knative_service
+from lithops_mini.runtimes import cluster, knative_ready, knative_service
+from lithops_mini.runtimes.cluster import Cluster
 from lithops_mini.runtimes.knative_image import ServiceImages
 from lithops_mini.runtimes.knative_service import About, Lent, Setup, Size
 from lithops_mini.runtimes.recipe import Recipe
@@ -35,6 +38,8 @@ from lithops_mini.storage.base import WorkerNeeds
 from lithops_mini.testing.compute import LONG, ComputeContract, Trace, _beating, _until
 from lithops_mini.testing.messages import Messages, outcomes
 from lithops_mini.verify import verify
+
+__all__ = ["nycflights"]
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +138,25 @@ def test_all_that_is_promised(own):
     verdicts = list(verify(**own))
     assert [(each.name, each.reason) for each in verdicts if each.outcome == "failed"] == []
     assert [each.name for each in verdicts if each.outcome == "skipped"] == ["composition"]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("nycflights")
+def test_the_demo(local, own, tmp_path):
+    (tmp_path / "knative.yaml").write_text(yaml.safe_dump({"profiles": {"knative": profile(local, own)}}))
+    arguments = ("--cache", str(DATA), "--config", "knative.yaml", "--bucket", "flights", "--chunk-size", "3MiB")
+    printed = run(tmp_path, "nycflights.py", *arguments)
+    assert printed.count("Checked: ") == 2
+    assert "WRONG" not in printed
+    assert "backend knative" in printed
+
+
+def profile(local: Local, own: dict[str, Any]) -> dict[str, Any]:
+    """Of a configuration file."""
+    names = ("environment", "image", "max_workers")
+    aws = {name: own[name] for name in ("endpoint_url", "region", "access_key_id", "secret_access_key")}
+    knative = {**local.settings, **{name: own[name] for name in names}}
+    return {"backend": "knative", "storage": "aws_s3", "storage_bucket": BUCKET, "aws": aws, "knative": knative}
 
 
 def test_each_size_of_memory_is_a_service_made_when_needed(local, own):
@@ -276,6 +300,61 @@ def test_an_expired_token_is_read_again(local, own):
         assert backend.runtimes("").list() != []
     finally:
         backend.close()
+
+
+def test_a_pod_reaches_its_cluster_by_what_it_has(local, tmp_path, monkeypatch):
+    from kubernetes.config import incluster_config
+
+    found = yaml.safe_load(Path(local.settings["kubeconfig"]).read_text())
+    server = urlsplit(found["clusters"][0]["cluster"]["server"])
+    files = {
+        "token": found["users"][0]["user"]["token"],
+        "ca.crt": b64decode(found["clusters"][0]["cluster"]["certificate-authority-data"]).decode(),
+        "namespace": "default",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", str(server.hostname))
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    monkeypatch.setattr(cluster, "_OWN_NAMESPACE", str(tmp_path / "namespace"))
+    reached = Cluster()
+    assert reached.namespace == "default"
+    assert isinstance(reached.services(), list)
+    assert reached.server == server.geturl()
+
+
+def test_a_context_is_a_cluster_and_a_namespace(local, tmp_path):
+    found = yaml.safe_load(Path(local.settings["kubeconfig"]).read_text())
+    other = {"name": "other", "context": {**found["contexts"][0]["context"], "namespace": "kube-system"}}
+    (tmp_path / "config").write_text(yaml.safe_dump({**found, "contexts": [*found["contexts"], other]}))
+    for context, namespace, expected in ((None, None, "default"), ("other", None, "kube-system"), ("other", "a", "a")):
+        assert Cluster(str(tmp_path / "config"), context, namespace).namespace == expected
+    with pytest.raises(ConfigError, match=r"knative\.context"):
+        Cluster(str(tmp_path / "config"), "nobody")
+
+
+def test_what_the_server_says_is_an_error_with_a_way_out(local, tmp_path):
+    found = yaml.safe_load(Path(local.settings["kubeconfig"]).read_text())
+    found["users"][0]["user"]["token"] = "nobody's"
+    (tmp_path / "config").write_text(yaml.safe_dump(found))
+    with pytest.raises(ConfigError, match=r"cannot list services .*log in to the cluster again"):
+        Cluster(str(tmp_path / "config")).services()
+    del found["clusters"][0]["cluster"]["certificate-authority-data"]
+    (tmp_path / "config").write_text(yaml.safe_dump(found))
+    with pytest.raises(ConfigError, match=r"knative\.ca_bundle"):
+        Cluster(str(tmp_path / "config")).services()
+
+
+def test_an_own_authority_may_be_named_beside_the_kubeconfig(local, tmp_path):
+    found = yaml.safe_load(Path(local.settings["kubeconfig"]).read_text())
+    certificate = b64decode(found["clusters"][0]["cluster"].pop("certificate-authority-data"))
+    (tmp_path / "ca.pem").write_bytes(certificate)
+    (tmp_path / "config").write_text(yaml.safe_dump(found))
+    assert isinstance(Cluster(str(tmp_path / "config"), ca_bundle=str(tmp_path / "ca.pem")).services(), list)
 
 
 def test_what_the_ingress_does_to_calls_is_survived(local, own):
@@ -424,10 +503,7 @@ def test_each_right_of_the_role_is_needed(local, own, tmp_path, resource, verb):
 
 
 def test_runtime_commands(local, own, tmp_path, monkeypatch, capsys):
-    knative = {**local.settings, "environment": own["environment"], "image": "example.com/any:image"}
-    aws = {name: own[name] for name in ("endpoint_url", "region", "access_key_id", "secret_access_key")}
-    profile = {"backend": "knative", "storage": "aws_s3", "storage_bucket": BUCKET, "aws": aws, "knative": knative}
-    (tmp_path / "lithops_mini.yaml").write_text(yaml.safe_dump({"profiles": {"only": profile}}))
+    (tmp_path / "lithops_mini.yaml").write_text(yaml.safe_dump({"profiles": {"only": profile(local, own)}}))
     monkeypatch.chdir(tmp_path)
 
     def command(*arguments: str) -> str:
