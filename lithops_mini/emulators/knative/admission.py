@@ -37,24 +37,30 @@ def admit(kind: Kind, given: Object, before: Object | None) -> list[str]:
 
     ``before``: as it is stored; ``None`` if it is new. ``Refused``.
     """
-    name = str(given["metadata"].get("name") or "")
+    unknown = check_fields(kind, given)
     if before is None:
-        _check_name(kind, name or str(given["metadata"].get("generateName") or "").removesuffix("-"))
-    if not kind.custom:
-        _drop_nulls(given)
-    unknown = schemas.prune(kind, given)
-    causes = schemas.check(kind, given)
-    types = [cause for cause in causes if cause.reason == "FieldValueTypeInvalid"]
-    if types and not kind.custom:
-        version, text = f'{kind.name} in version "{kind.version}"', types[0].text.partition(": ")[2]
-        raise status.bad_request(f"{version} cannot be handled as a {kind.name}: {text}")
-    if causes:
-        raise status.invalid(kind, name, causes)
+        name = given["metadata"].get("name") or given["metadata"].get("generateName", "").removesuffix("-")
+        _check_name(kind, name)
     if kind is kinds.SECRET:
         _admit_secret(given, before)
     if kind is kinds.SERVICE:
         fill_in(given)
         _check_service(given)
+    return unknown
+
+
+def check_fields(kind: Kind, given: Object) -> list[str]:
+    """Hold an object to the schema of its kind. Returns the fields that it had and the schema has not. ``Refused``."""
+    _drop_nulls(given["metadata"] if kind.custom else given)
+    unknown = schemas.prune(kind, given)
+    causes = schemas.check(kind, given)
+    for cause in causes:
+        # What is not custom, and the metadata of all, is read into structures before anything is checked.
+        if cause.reason == "FieldValueTypeInvalid" and (not kind.custom or cause.field.startswith("metadata")):
+            what = f'{kind.name} in version "{kind.version}" cannot be handled as a {kind.name}'
+            raise status.bad_request(f"{what}: {cause.text.partition(': ')[2]}")
+    if causes:
+        raise status.invalid(kind, str(given["metadata"].get("name", "")), causes)
     return unknown
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import NoneType
 from typing import Any
 
 from lithops_mini.emulators.front import Request, Response, compact, json_response
 from lithops_mini.emulators.knative import discovery, kinds, patches, status
 from lithops_mini.emulators.knative.access import Access, Need, User
-from lithops_mini.emulators.knative.admission import admit
-from lithops_mini.emulators.knative.asked import Asked, asked, decoded
+from lithops_mini.emulators.knative.admission import admit, check_fields
+from lithops_mini.emulators.knative.asked import Asked, asked, decoded_object
 from lithops_mini.emulators.knative.connections import Stream, is_gone
 from lithops_mini.emulators.knative.dice import Dice
 from lithops_mini.emulators.knative.kinds import Kind, Object
@@ -51,11 +52,11 @@ class Api:
         user = self._access.authenticate(request.headers.get("Authorization"))
         if self._dice.falls("unauthorized"):
             raise status.unauthorized()
-        described = discovery.describe(request)
+        described = discovery.describe(request) if request.method == "GET" else None
         if described is not None:
             return described
         if request.path == _REVIEWS and request.method == "POST":
-            return self._review(user, decoded(request))
+            return self._review(user, decoded_object(request))
         given = asked(request)
         verb = given.verb
         self._count(f"{verb} {given.need.resource}")
@@ -69,6 +70,9 @@ class Api:
         if given.subresource == "token":
             return self._give_token(given)
         if verb in ("create", "update", "patch"):
+            if given.kind in _MADE_HERE:
+                why = "the emulator makes and changes these itself, as Services of Knative say"
+                raise status.forbidden_because(given.kind, given.name, why)
             return self._create(given, user) if verb == "create" else self._change(given, user)
         actions = {"get": self._get, "list": self._list, "watch": self._watch, "delete": self._delete}
         return actions.get(verb, self._delete_all)(given)
@@ -121,9 +125,6 @@ class Api:
         return compact({"type": type_, "object": found}) + b"\n"
 
     def _create(self, given: Asked, user: User) -> Response:
-        if given.kind in _MADE_HERE:
-            why = "the emulator makes these itself, of what Services of Knative say"
-            raise status.forbidden_because(given.kind, "", why)
         made = given.object()
         made.pop("status", None)
         warnings = _warnings(given, admit(given.kind, made, None))
@@ -141,11 +142,13 @@ class Api:
         def change(before: Object) -> Object:
             made: Object = body
             if given.verb == "patch":
-                made = patches.patched(given.kind, before, body, given.content_type)
+                made = given.checked(patches.patched(given.kind, before, body, given.content_type))
             elif given.kind.custom and not made["metadata"].get("resourceVersion"):
                 cause = status.Cause("metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update")
                 raise status.invalid(given.kind, given.name, [cause])
-            if not given.subresource:
+            if given.subresource:
+                check_fields(given.kind, made)
+            else:
                 warnings.extend(_warnings(given, admit(given.kind, made, before)))
                 if given.kind is kinds.SERVICE and made.get("spec") != before.get("spec"):
                     _sign(made, user, "lastModifier")
@@ -184,14 +187,20 @@ class Api:
 
     def _give_token(self, given: Asked) -> Response:
         account = self._store.get(given.kind, given.namespace, given.name)
-        seconds = int(given.body().get("spec", {}).get("expirationSeconds") or _TOKEN)
+        wanted = decoded_object(given.request).get("spec") or {}
+        seconds = wanted.get("expirationSeconds") if isinstance(wanted, dict) else None
+        if not isinstance(seconds, int):
+            seconds = _TOKEN
         told = {"token": self._access.give_token(account, seconds), "expirationTimestamp": now(seconds)}
         request = {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "metadata": {}}
         return json_response(201, {**request, "spec": {"expirationSeconds": seconds}, "status": told})
 
-    def _review(self, user: User, review: Any) -> Response:
+    def _review(self, user: User, review: Object) -> Response:
         """Whether who asks may do something."""
-        asked_for = review.get("spec", {}).get("resourceAttributes") or {}
+        spec = review.get("spec")
+        asked_for = spec.get("resourceAttributes") if isinstance(spec, dict) else None
+        if not isinstance(asked_for, dict):
+            raise status.bad_request("spec.resourceAttributes must say what is asked")
         group, resource = asked_for.get("group", ""), asked_for.get("resource", "")
         kind = next((each for each in kinds.KINDS if (each.group, each.plural) == (group, resource)), None)
         kind = kind or Kind(group, "", resource, resource)
@@ -213,16 +222,17 @@ def _seen(change: Change, given: Asked, select: Callable[[Object], bool]) -> str
 
 def _how(given: Asked) -> tuple[Policy, float | None, Object]:
     """How something is to be deleted: by the body, or by the query."""
-    options: Any = given.body()
-    if not isinstance(options, dict):
-        raise status.bad_request("DeleteOptions must be an object")
+    options = decoded_object(given.request)
     policy: Any = options.get("propagationPolicy") or given.query.get("propagationPolicy") or "Background"
     if options.get("orphanDependents") or given.flag("orphanDependents"):
         policy = "Orphan"
     if policy not in ("Background", "Foreground", "Orphan"):
         raise status.bad_request(f'invalid propagationPolicy "{policy}": must be Background, Foreground or Orphan')
-    grace = options.get("gracePeriodSeconds")
-    return policy, given.number("gracePeriodSeconds") if grace is None else grace, options.get("preconditions") or {}
+    grace = options.get("gracePeriodSeconds", given.number("gracePeriodSeconds"))
+    preconditions = options.get("preconditions") or {}
+    if not isinstance(grace, (int, NoneType)) or not isinstance(preconditions, dict):
+        raise status.bad_request("gracePeriodSeconds must be a number, and preconditions an object")
+    return policy, None if grace is None else max(grace, 0), preconditions
 
 
 def _sign(service: Object, user: User, *names: str) -> None:

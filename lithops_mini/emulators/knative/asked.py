@@ -17,6 +17,9 @@ from lithops_mini.emulators.knative.selectors import Selector
 from lithops_mini.emulators.knative.settings import REQUEST_LIMIT
 
 _VERBS = {"GET": "get", "POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_OF_ONE = ("get", "update", "patch", "delete")
+_OF_ALL = ("get", "create", "delete")
+_BELOW = {"log": ("get",), "status": ("get", "update", "patch"), "token": ("create",)}
 _COLLECTIVE = {"get": "list", "delete": "deletecollection"}
 
 
@@ -34,9 +37,8 @@ class Asked:
     @property
     def verb(self) -> str:
         verb = _VERBS.get(self.request.method)
-        if verb is None or (verb in ("update", "patch") and not self.name):
-            raise status.no_method()
-        if verb == "create" and self.name and self.subresource != "token":
+        permitted = _BELOW.get(self.subresource) or (_OF_ONE if self.name else _OF_ALL)
+        if verb is None or verb not in permitted:
             raise status.no_method()
         if not self.name:
             verb = _COLLECTIVE.get(verb, verb)
@@ -75,15 +77,16 @@ class Asked:
         return decoded(self.request)
 
     def object(self) -> Object:
-        """An object that was sent: of the kind, the namespace and the name that the path says."""
-        found = self.body()
-        if not isinstance(found, dict):
-            raise status.bad_request("the body of the request is no object")
+        """An object that was sent. ``Refused`` if it is not the path's."""
+        return self.checked(decoded_object(self.request))
+
+    def checked(self, found: Object) -> Object:
+        """The object, if it is of the kind, the namespace and the name that the path says. ``Refused``."""
         kind, version = found.get("kind", self.kind.name), found.get("apiVersion", self.kind.api_version)
         if (kind, version) != (self.kind.name, self.kind.api_version):
             text = f"the API version in the data ({version}, Kind={kind}) does not match the expected API version"
             raise status.bad_request(f"{text} ({self.kind.api_version}, Kind={self.kind.name})")
-        metadata = found.setdefault("metadata", {})
+        metadata = found["metadata"] = found.get("metadata") or {}
         if not isinstance(metadata, dict):
             raise status.bad_request("metadata is no object")
         if self.kind.namespaced and metadata.setdefault("namespace", self.namespace) != self.namespace:
@@ -98,6 +101,14 @@ class Asked:
 def content_type(request: Request) -> str:
     """Without its parameters; empty if none is given."""
     return str(request.headers.get("Content-Type") or "").partition(";")[0].strip()
+
+
+def decoded_object(request: Request) -> Object:
+    """The same, for what must be an object."""
+    found = decoded(request)
+    if not isinstance(found, dict):
+        raise status.bad_request("the body of the request is no object")
+    return found
 
 
 def decoded(request: Request) -> Any:

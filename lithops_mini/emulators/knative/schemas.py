@@ -12,13 +12,11 @@ from cloudcoil.models.knative_serving.serving import v1
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
-from lithops_mini.emulators.knative.kinds import Kind, Object
+from lithops_mini.emulators.knative.kinds import NAMESPACE, Kind, Object
 from lithops_mini.emulators.knative.status import Cause
 
 VERSION = "1.31"
 """The Kubernetes whose schemas are used."""
-
-_OPEN = {"type": "object", "additionalProperties": True}
 
 
 def check(kind: Kind, found: Object) -> list[Cause]:
@@ -40,8 +38,6 @@ def structural(node: Any, definitions: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     if "$ref" in node:
         name = node["$ref"].rpartition("/")[2]
-        if name.endswith("ObjectMeta"):
-            return _OPEN  # the store knows what there may be in it
         return structural(definitions[name], definitions)
     variants = [each for each in node.get("anyOf", node.get("oneOf", ())) if each.get("type") != "null"]
     if len(variants) == 1:
@@ -72,7 +68,9 @@ def schema(kind: Kind) -> dict[str, Any]:
     """What objects of a kind are checked by."""
     if kind.custom:
         whole: dict[str, Any] = getattr(v1, kind.name).model_json_schema()
-        return structural(whole, whole["$defs"])
+        made = structural(whole, whole["$defs"])
+        made["properties"]["metadata"] = schema(NAMESPACE)["properties"]["metadata"]  # the same for all kinds
+        return made
     group = f"{kind.group.partition('.')[0]}-" if kind.group else ""
     directory = resources.files("kubernetes_validate") / "kubernetes-json-schema" / f"v{VERSION}.0-local"
     name = f"{kind.name.lower()}-{group}{kind.version}.json"
