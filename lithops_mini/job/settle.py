@@ -135,6 +135,7 @@ class Settle:
     def undeliverable(self, job: Job, calls: Sequence[Call], error: InvocationError | StorageError) -> None:
         """A message could not be carried, or its reply was lost."""
         settled: list[Outcome] = []
+        postponed = backoff(1 + max((call.postponed for call in calls), default=0))  # together, as one message again
         for call in _unended(calls):
             if isinstance(error, StorageError):
                 status, retryable, reason = Status.UNAVAILABLE, True, Reason.UNAVAILABLE
@@ -144,7 +145,7 @@ class Settle:
                 if retryable := call.postponed < _POSTPONEMENTS:
                     call.postponed += 1
                     logger.info("call %d of %s is postponed: %s", call.id, job.name, error)
-                    self._again(job, call, backoff(call.postponed))
+                    self._again(job, call, postponed)
                     continue
             elif reason == Reason.OUT_OF_MEMORY:
                 retryable = self._give_more(job, call)
