@@ -80,7 +80,7 @@ class TestContract(ComputeContract):
     def test_a_running_call_is_stopped(self, backend: ComputeBackend, messages: Messages, trace: Trace) -> None:
         """By closing its connection: what is known of the others has come before, of the call itself nothing comes."""
         known: list[bytes] = []
-        activation = Activation(known.append)
+        sent: list[Activation] = []
         payload = messages.payload(_beating(trace.prefix, at=1), range(3), inject=["storage"])
         failures: list[InvocationError] = []
 
@@ -88,7 +88,8 @@ class TestContract(ComputeContract):
             try:
                 while not trace.left("beat/"):  # a pod that has to begin with its storage gives back what is behind
                     known.clear()
-                    backend.invoke(payload, activation)
+                    sent.append(Activation(known.append))
+                    backend.invoke(payload, sent[-1])
             except InvocationError as error:
                 failures.append(error)
 
@@ -97,7 +98,7 @@ class TestContract(ComputeContract):
         _until(lambda: trace.left("beat/") or failures, "the call runs")
         assert not failures, failures
         began = time.monotonic()
-        activation.stop(frozenset((1,)))
+        sent[-1].stop(frozenset((1,)))
         thread.join(LONG)
         assert time.monotonic() - began < self.promptly
         assert (failures[0].reason, failures[0].retryable) == (Reason.UNAVAILABLE, True)
