@@ -45,6 +45,7 @@ __all__ = ["nycflights"]
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory, moto: Engine) -> Iterator[Local]:
     with start_knative(tmp_path_factory.mktemp("knative"), moto, "--idle", "5") as local:
+        local.cluster()  # the official client keeps a kubeconfig's certificates in files until the process ends
         yield local
 
 
