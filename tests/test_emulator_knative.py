@@ -270,6 +270,16 @@ def test_a_version_that_is_old(knative):
     assert "metadata.resourceVersion: Invalid value: 0x0: must be specified for an update" in caught.value.body
 
 
+def test_who_has_made_it_stays(knative):
+    name = knative.make()
+    fresh = knative.body(name, timeoutSeconds=7)
+    fresh["metadata"]["resourceVersion"] = knative.get(name)["metadata"]["resourceVersion"]
+    with pytest.raises(ApiException) as caught:
+        replace(knative, fresh)
+    text = "annotation value is immutable: metadata.annotations.serving.knative.dev/creator"
+    assert text in status(caught.value)["message"]
+
+
 def test_patches(knative):
     name = knative.make()
     merged = knative.patch(name, {"metadata": {"labels": {"a": "b", "app.kubernetes.io/managed-by": None}}})

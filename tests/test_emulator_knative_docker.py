@@ -140,7 +140,7 @@ def test_to_zero_and_from_zero(knative, image, docker_engine):
     assert not any(f"K_SERVICE={name}" in each.attrs["Config"]["Env"] for each in containers(docker_engine))
     with ThreadPoolExecutor() as executor:
         answers = list(executor.map(lambda _: knative.call(name, {"sleep": 0.5}), range(3)))
-    assert len({each.body["pod"] for each in answers}) == 3
+    assert len({each.body["pod"] for each in answers}) > 1
 
 
 def test_a_program_that_cannot_be_run(knative, image):

@@ -29,6 +29,8 @@ _HOP = frozenset(
     ("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "content-length")
 )
 
+_OURS = _HOP | {"date"}  # headers that an answer has already
+
 
 class _Broken(Exception):
     """A pod has given no answer."""
@@ -112,7 +114,7 @@ class Activator:
             sock = connection.sock
             answer = _begun(connection, request, deadline)
             stack.callback(answer.close)
-            headers = tuple((name, value) for name, value in answer.getheaders() if name.lower() not in _HOP)
+            headers = tuple((name, value) for name, value in answer.getheaders() if name.lower() not in _OURS)
             parts = _parts(sock, answer, request, deadline)
             if answer.chunked and not crash and not cut:
                 return Stream(answer.status, headers, parts=self._sent(parts))

@@ -45,7 +45,7 @@ def admit(kind: Kind, given: Object, before: Object | None) -> list[str]:
         _admit_secret(given, before)
     if kind is kinds.SERVICE:
         fill_in(given)
-        _check_service(given)
+        _check_service(given, before)
     return unknown
 
 
@@ -137,9 +137,9 @@ def _admit_secret(given: Object, before: Object | None) -> None:
             raise status.invalid(kinds.SECRET, name, [Cause(field, f"{shown}{text}")])
 
 
-def _check_service(service: Object) -> None:
+def _check_service(service: Object, before: Object | None) -> None:
     """What Knative's webhook refuses. ``Refused`` with all of it."""
-    problems = list(_problems(service))
+    problems = [*_problems(service), *(_changed_signatures(service, before) if before else ())]
     if problems:
         webhook = "validation.webhook.serving.knative.dev"
         text = "\n".join(problems)
@@ -176,6 +176,16 @@ def _problems(service: Object) -> Iterator[str]:
         yield f'invalid value: "{own}" must have prefix "{name}-": spec.template.metadata.name'
     if any(each.get("percent", 100) != 100 or not each.get("latestRevision") for each in service["spec"]["traffic"]):
         yield "the emulator sends all calls to the latest revision that is ready: spec.traffic"
+
+
+def _changed_signatures(service: Object, before: Object) -> Iterator[str]:
+    """Who has made it stays, and who has changed it last stays if it is not changed."""
+    names = ["creator", *(() if service["spec"] != before["spec"] else ("lastModifier",))]
+    for name in (f"{kinds.SERVING}/{each}" for each in names):
+        old, new = ((each["metadata"].get("annotations") or {}).get(name, "") for each in (before, service))
+        if old != new:
+            text = "annotation value is immutable" if name.endswith("creator") else f"invalid value: {new}"
+            yield f"{text}: metadata.annotations.{name}"
 
 
 def _container_problems(container: Object, at: str) -> Iterator[str]:

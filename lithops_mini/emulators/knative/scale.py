@@ -12,7 +12,8 @@ from typing import Any
 from lithops_mini.emulators.knative import kinds
 from lithops_mini.emulators.knative.admission import PROGRESS, SCALE
 from lithops_mini.emulators.knative.cluster import Cluster
-from lithops_mini.emulators.knative.conditions import Condition, condition, written
+from lithops_mini.emulators.knative.conditions import Condition, written
+from lithops_mini.emulators.knative.health import Health
 from lithops_mini.emulators.knative.kinds import Object
 from lithops_mini.emulators.knative.pod import Pod
 from lithops_mini.emulators.knative.quantities import seconds
@@ -284,44 +285,8 @@ class Scale:
             self._cluster.set_status(kinds.REVISION, found, told)
 
     def _conditions(self, there: list[Pod], found: Object) -> list[Condition]:
-        ready = any(each.ready for each in there)
-        active = Condition("Active", "True", info=True)
-        if not ready:
-            active = Condition("Active", "False", "NoTraffic", "The target is not receiving traffic.", info=True)
-            if there:
-                text = "Requests to the target are being buffered as resources are provisioned."
-                active = Condition("Active", "Unknown", "Queued", text, info=True)
-        healthy, available = condition(found, "ContainerHealthy"), condition(found, "ResourcesAvailable")
-        if ready and self._initialised:
-            healthy, available = Condition("ContainerHealthy", "True"), Condition("ResourcesAvailable", "True")
-        elif self._image_trouble:
-            healthy = Condition("ContainerHealthy", "False", "ContainerMissing", self._image_trouble)
-        elif not self._initialised or there or self._refusal:
-            healthy, available = self._troubles(there, healthy, available)
-        return [active, healthy, available]
-
-    def _troubles(self, there: list[Pod], healthy: Condition, available: Condition) -> tuple[Condition, Condition]:
-        """What keeps pods from being ready: the first one speaks for all."""
-        if healthy.state != "False" and available.state != "False" and not self._initialised:
-            available = Condition("ResourcesAvailable", "Unknown", "Deploying")
-        if healthy.reason == "ContainerMissing":
-            healthy = Condition("ContainerHealthy")
         late = time.monotonic() > self._began + self._progress_limit()
-        if self._refusal and not there:
-            return healthy, Condition("ResourcesAvailable", "False", "FailedCreate", self._refusal)
-        for pod in there[:1]:
-            if pod.unschedulable:
-                return healthy, Condition("ResourcesAvailable", "False", "Unschedulable", pod.unschedulable)
-            if pod.last_end is not None and not pod.ready:
-                code, words = pod.last_end
-                text = f"Container failed with: {words}" if code or words else "container exited with no error"
-                return Condition("ContainerHealthy", "False", f"ExitCode{code}", text), available
-            if pod.trouble and late:
-                return healthy, Condition("ResourcesAvailable", "False", *pod.trouble)
-        if late and not self._initialised:
-            text = "Initial scale was never achieved"
-            return healthy, Condition("ResourcesAvailable", "False", "ProgressDeadlineExceeded", text)
-        return healthy, available
+        return Health(there, self._initialised, late, self._image_trouble, self._refusal).conditions(found)
 
     def _progress_limit(self) -> float:
         return seconds(self._progress) if self._progress else self._cluster.limits().progress

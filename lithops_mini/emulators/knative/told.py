@@ -29,7 +29,7 @@ def of_route(route: Object, configuration: Object, url: str) -> Object:
         text = f'Configuration "{configuration["metadata"]["name"]}" {how}.'
         assigned = Condition("AllTrafficAssigned", "False" if failed else "Unknown", "RevisionMissing", text)
     ingress = Condition("IngressReady", assigned.state, assigned.reason, assigned.message)
-    certificate = Condition("CertificateProvisioned", "True", "TLSNotEnabled", "autoTLS is not enabled")
+    certificate = Condition("CertificateProvisioned", "True", "TLSNotEnabled", "external-domain-tls is not enabled")
     return {
         "observedGeneration": metadata["generation"],
         "url": url,
