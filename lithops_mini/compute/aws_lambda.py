@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from lithops_mini.compute import aws_errors, aws_tail
+from lithops_mini.compute.aws_invoke import ACTIVE, Invocations, allow
 from lithops_mini.compute.base import Activation, ComputeBackend
 from lithops_mini.compute.inbox import Expected, Inbox
 from lithops_mini.errors import ConfigError, InvocationError, Reason
@@ -149,6 +150,7 @@ class AwsLambdaCompute(ComputeBackend):
         self._there: dict[int, _Function] = {}  # those that are ready, by MiB
         self._making: dict[int, threading.Lock] = {}
         self._connections: Connections | None = None
+        self._invocations: Invocations | None = None
         self._running = 0  # invocations
         self._client: Any = None
         self._inbox: Inbox | None = None
@@ -173,6 +175,8 @@ class AwsLambdaCompute(ComputeBackend):
                 self._recipe = self._functions.recipe(needs.packages)
                 self._concurrency = min(self._options.max_workers, self._functions.concurrency())
             if self._client is None:
+                # Events are answered at once, and few are sent at a time.
+                allow(ACTIVE if self._by_event else self._concurrency)
                 self._connect()
         self._ready(self._options.memory)
 
@@ -182,11 +186,16 @@ class AwsLambdaCompute(ComputeBackend):
         with self._counted(function):
             try:
                 if self._inbox is None:
-                    told = self._ask(function, {"payload": b64encode(payload).decode("ascii")})
+                    event = _event(payload)
+                    del payload
+                    told = self._ask(function, event)
                 else:
                     with self._inbox.expect() as expected:
+                        make = self._sealed if self._by_event else self._placed
+                        event = make(function, payload, self._inbox, expected)
+                        del payload
                         carry = self._carry_event if self._by_event else self._carry
-                        told = carry(function, payload, self._inbox, expected, self._allowed(activation))
+                        told = carry(function, event, expected, self._allowed(activation))
             finally:
                 activation.end()
         if refused := told.get("refused"):
@@ -274,14 +283,22 @@ class AwsLambdaCompute(ComputeBackend):
 
     # -- carriers
 
-    def _carry(
-        self, function: _Function, payload: bytes, inbox: Inbox, expected: Expected, allowed: float
-    ) -> dict[str, Any]:
-        """Send a message, and return what the answer says; or the stored reply, if that is lost."""
+    @staticmethod
+    def _placed(_function: _Function, payload: bytes, inbox: Inbox, expected: Expected) -> bytearray:
         place = {**inbox.place, "key": expected.key, "secret": expected.secret.hex(), "after": _STORED_AFTER}
+        return _event(payload, place)
+
+    @staticmethod
+    def _sealed(function: _Function, payload: bytes, inbox: Inbox, expected: Expected) -> bytearray:
+        place = {**inbox.place, "key": expected.key, "secret": expected.secret.hex()}
+        sealed = seal(function.seal, {**place, "sent": time.time(), "closed": inbox.closed_key}, payload)
+        return bytearray(json.dumps(sealed, separators=(",", ":")).encode())
+
+    def _carry(self, function: _Function, event: bytearray, expected: Expected, allowed: float) -> dict[str, Any]:
+        """Send a message, and return what the answer says; or the stored reply, if that is lost."""
         began = time.monotonic()
         try:
-            told = self._ask(function, {"payload": b64encode(payload).decode("ascii"), "place": place})
+            told = self._ask(function, event)
             if time.monotonic() - began > _STORED_AFTER:
                 expected.drop()
             return told
@@ -296,13 +313,9 @@ class AwsLambdaCompute(ComputeBackend):
                 raise
             return dict(json.loads(stored))
 
-    def _carry_event(
-        self, function: _Function, payload: bytes, inbox: Inbox, expected: Expected, allowed: float
-    ) -> dict[str, Any]:
+    def _carry_event(self, function: _Function, event: bytearray, expected: Expected, allowed: float) -> dict[str, Any]:
         """Have a message queued, and return what the stored reply says."""
-        place = {**inbox.place, "key": expected.key, "secret": expected.secret.hex()}
-        event = seal(function.seal, {**place, "sent": time.time(), "closed": inbox.closed_key}, payload)
-        self._send(function, event, InvocationType="Event")
+        self._send(function, event, {"X-Amz-Invocation-Type": "Event"})
         limit = EVENT_AGE + allowed + _LATE
         stored = expected.wait(time.monotonic() + limit)
         if stored is None:
@@ -315,18 +328,17 @@ class AwsLambdaCompute(ComputeBackend):
         most = self._options.max_time
         return most if activation.timeout is None else min(most, activation.timeout + _STARTS)
 
-    def _ask(self, function: _Function, event: Mapping[str, Any]) -> dict[str, Any]:
-        answer = self._send(function, event, LogType="Tail")
-        said = answer["Payload"].read()
-        if "FunctionError" in answer:
-            raise aws_errors.failed(said, answer.get("LogResult", ""), function.name)
+    def _ask(self, function: _Function, event: bytearray) -> dict[str, Any]:
+        headers, said = self._send(function, event, {"X-Amz-Log-Type": "Tail"})
+        if "X-Amz-Function-Error" in headers:
+            raise aws_errors.failed(said, headers.get("X-Amz-Log-Result", ""), function.name)
         return dict(json.loads(said))
 
-    def _send(self, function: _Function, event: Mapping[str, Any], **how: str) -> Mapping[str, Any]:
-        answer: Mapping[str, Any] = self._client.invoke(
-            FunctionName=function.name, Payload=json.dumps(event, separators=(",", ":")), **how
-        )
-        return answer
+    def _send(
+        self, function: _Function, event: bytearray, headers: Mapping[str, str]
+    ) -> tuple[Mapping[str, str], bytes]:
+        assert self._invocations is not None
+        return self._invocations.send(function.name, event, headers)
 
     @contextmanager
     def _counted(self, function: _Function) -> Iterator[None]:
@@ -360,6 +372,7 @@ class AwsLambdaCompute(ComputeBackend):
             tcp_keepalive=True,
         )
         self._connections = connections(self._client)
+        self._invocations = Invocations(self._client, self._aws.credentials())
 
     @staticmethod
     def _was_closed() -> InvocationError:
@@ -384,3 +397,8 @@ class AwsLambdaCompute(ComputeBackend):
                 f"functions of AWS Lambda have the credentials of their role only, which do not open the storage at"
                 f" {needs.endpoint}: leave endpoint_url out, for Amazon S3"
             )
+
+
+def _event(payload: bytes, place: Mapping[str, Any] | None = None) -> bytearray:
+    told = b"" if place is None else b',"place":%b' % json.dumps(place, separators=(",", ":")).encode()
+    return bytearray(b'{"payload":"%b"%b}' % (b64encode(payload), told))

@@ -105,6 +105,7 @@ class Inbox:
     def wait(self, expected: Expected, until: float) -> None:
         """Return when something is known of it. Raises ``InvocationError``."""
         with self._condition:
+            known = expected.watch()
             self._waiting += 1
             self._quiet_since = max(self._quiet_since, time.monotonic() - 1)
             if self._thread is None and not self._closed:
@@ -112,7 +113,7 @@ class Inbox:
                 self._thread.start()
             self._condition.notify_all()
         try:
-            expected.known.wait(until - time.monotonic())
+            known.wait(until - time.monotonic())
         finally:
             with self._condition:
                 self._waiting -= 1
@@ -164,7 +165,8 @@ class Inbox:
                 expected = self._expected.get(info.key)
                 if expected is not None and not expected.there:
                     expected.there = True
-                    expected.known.set()
+                    if expected.known is not None:
+                        expected.known.set()
                     self._quiet_since = time.monotonic()
             if expected is None and info.key != self.closed_key:  # a second delivery, or one that came too late
                 unwanted.append(info.key)
@@ -221,15 +223,23 @@ class Expected:
     def __init__(self, inbox: Inbox, key: str) -> None:
         self.key = key
         self.secret = os.urandom(_KEY_SIZE)
-        self.known = threading.Event()
+        self.known: threading.Event | None = None  # made when somebody waits: few ever do
         self.there = False
         self._inbox = inbox
         self._error: InvocationError | None = None
 
+    def watch(self) -> threading.Event:
+        """For the inbox: set when something is known of it."""
+        self.known = known = threading.Event()
+        if self.there or self._error is not None:
+            known.set()
+        return known
+
     def tell(self, error: InvocationError) -> None:
         """For the inbox: it will not come."""
         self._error = self._error or error
-        self.known.set()
+        if self.known is not None:
+            self.known.set()
 
     def wait(self, until: float) -> bytes | None:
         """The reply; ``None`` if it is not there at the time ``until``, of the monotonic clock.

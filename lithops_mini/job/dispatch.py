@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lithops_mini import records, wire
 from lithops_mini.compute.base import Activation, ComputeBackend
@@ -299,21 +299,14 @@ class Dispatcher:
         for call in left.values():
             call.activation = activation
         try:
-            payload = wire.encode_payload(
-                job.header_for(memory), job.code, [self._message(job, call) for call in left.values()]
-            )
-            if len(payload) > self._compute.max_payload:
-                raise InvocationError(
-                    f"a message of {len(payload):,} bytes is over the backend's limit of {self._compute.max_payload:,}",
-                    reason=Reason.REFUSED,
-                )
             stuck = early if any(map(_misses_results, early)) else ()
             # A call that was cancelled, or failed with one before it, since it was taken is stopped like any other; one
             # that waits in vain is sent again.
             activation.stop(frozenset(call.id for call in left.values() if call.future.done() or call in stuck))
             job.count(running=1)
             try:
-                return self._compute.invoke(payload, activation)
+                # Without a name here: while it is under way, nobody else keeps it.
+                return self._compute.invoke(self._payload(job, left, memory), activation)
             finally:
                 job.count(running=-1)
         finally:
@@ -324,6 +317,17 @@ class Dispatcher:
             if early:
                 with self._condition:
                     self._early_running -= early
+
+    def _payload(self, job: Job, calls: Mapping[int, Call], memory: int | None) -> bytes:
+        payload = wire.encode_payload(
+            job.header_for(memory), job.code, [self._message(job, call) for call in calls.values()]
+        )
+        if len(payload) > self._compute.max_payload:
+            raise InvocationError(
+                f"a message of {len(payload):,} bytes is over the backend's limit of {self._compute.max_payload:,}",
+                reason=Reason.REFUSED,
+            )
+        return payload
 
     def _message(self, job: Job, call: Call) -> wire.Call:
         if not call.dependencies:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -62,6 +63,14 @@ class Aws:
             self.region: str | None = options.region or self._session.get_config_variable("region")
         except ProfileNotFound as error:
             raise ConfigError(f"{error}: set aws.profile to one of AWS's own configuration (~/.aws)") from error
+
+    def credentials(self) -> Credentials | None:
+        """What requests are signed with; ``None`` if nothing was found. They may expire, and renew themselves."""
+        options = self._options
+        if options.access_key_id and options.secret_access_key:
+            return Credentials(options.access_key_id, options.secret_access_key, options.session_token)
+        found: Credentials | None = self._session.get_credentials()
+        return found
 
     def client(self, service: str, **settings: Any) -> Any:
         """A client of botocore; ``settings`` are those of botocore's ``Config``. Raises ``ConfigError``."""
