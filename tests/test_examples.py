@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -35,7 +36,10 @@ def run(directory: Path, name: str, *args: str) -> str:
 @pytest.fixture(scope="module")
 def nycflights() -> tuple[Path, Path]:
     """weather.csv and flights.csv."""
-    with pytest.MonkeyPatch.context() as patch:
+    DATA.mkdir(parents=True, exist_ok=True)
+    # Tests in another process may want it at the same time.
+    with pytest.MonkeyPatch.context() as patch, open(DATA.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         patch.setenv("HOME", USER_HOME)
         weather, flights = runpy.run_path(str(EXAMPLES / "nycflights.py"))["fetch"](DATA)
     return weather, flights

@@ -325,10 +325,10 @@ class ComputeContract:
             os.write(1, b"descriptor %d\n" % x)
             subprocess.run([sys.executable, "-c", f"print('child {x}')"], check=True)
 
-        reply = backend.invoke(messages.payload(speak, [0, 1]), Activation())
-        for outcome in outcomes(reply):
+        for number in (0, 1):
+            (outcome,) = outcomes(backend.invoke(messages.payload(speak, [number]), Activation()))
             lines = bytes(outcome.log).decode().splitlines()
-            assert sorted(lines) == [f"{what} {outcome.call}" for what in ("child", "descriptor", "error", "print")]
+            assert sorted(lines) == [f"{what} {number}" for what in ("child", "descriptor", "error", "print")]
 
     @pytest.mark.usefixtures("isolated")
     def test_of_much_output_both_ends_are_kept(self, backend: ComputeBackend, messages: Messages) -> None:
