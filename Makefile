@@ -4,7 +4,7 @@ PYTHON ?= python3
 ARGS ?=
 JOBS ?= 2
 # Tests of what is not finished, which would take the others over their time: make test LATER= runs them too.
-LATER ?= --ignore-glob='*knative*'
+LATER ?= --ignore-glob='*knative*' --ignore-glob='*openwhisk*'
 BIN := .venv/bin
 TEST_VENV := build/test-venv
 
