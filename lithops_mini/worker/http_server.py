@@ -41,7 +41,7 @@ class Connection(BaseHTTPRequestHandler):
 
     def post(self, body: bytes) -> None:
         """Answer a POST request."""
-        raise NotImplementedError
+        self.send_json(404, {"error": "nothing can be posted here"})
 
     def do_GET(self) -> None:
         self.get()
