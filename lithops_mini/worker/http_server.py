@@ -41,7 +41,7 @@ class Connection(BaseHTTPRequestHandler):
 
     def post(self, body: bytes) -> None:
         """Answer a POST request."""
-        self.send_json(404, {"error": "nothing can be posted here"})
+        raise NotImplementedError
 
     def do_GET(self) -> None:
         self.get()
