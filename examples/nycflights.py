@@ -23,6 +23,7 @@ import math
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -102,11 +103,15 @@ def fetch(directory: Path) -> tuple[Path, Path]:
         archive.unlink()
         raise SystemExit(f"{archive} was not the file expected, by its SHA-256, and is deleted; please run again")
     paths = directory / "weather.csv", directory / "flights.csv"
-    with tarfile.open(archive) as sources:
+    # Whole files take their places at once: another run of this may be reading the ones that are there.
+    with tarfile.open(archive) as sources, tempfile.TemporaryDirectory(dir=directory) as unpacked:
         data = f"{PACKAGE}-{VERSION}/{PACKAGE}/data/"
-        paths[0].write_bytes(sources.extractfile(data + "weather.csv").read())
+        new = Path(unpacked, "weather.csv"), Path(unpacked, "flights.csv")
+        new[0].write_bytes(sources.extractfile(data + "weather.csv").read())
         with zipfile.ZipFile(sources.extractfile(data + "flights.csv.zip")) as zipped:
-            paths[1].write_bytes(zipped.read("flights.csv"))
+            new[1].write_bytes(zipped.read("flights.csv"))
+        for file, path in zip(new, paths, strict=True):
+            file.replace(path)
     return paths
 
 

