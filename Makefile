@@ -31,7 +31,7 @@ test:  ## every test, against the package installed in a new environment (ARGS="
 	rm -rf $(TEST_VENV) build/lib
 	$(call create_venv,$(TEST_VENV))
 	$(TEST_VENV)/bin/python -m pip install --quiet '.[dev]'
-	$(TEST_VENV)/bin/pytest -n $(JOBS) --dist loadgroup $(LATER) $(ARGS)
+	$(TEST_VENV)/bin/pytest -n $(JOBS) $(LATER) $(ARGS)
 
 check: .venv/dev.stamp  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

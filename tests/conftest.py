@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,6 +18,8 @@ from docker_engine import start_docker
 from engines import Engine, EngineMissing, install_swift, start_moto, start_swift
 from hypothesis import settings
 from proxy import Proxy
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 import lithops_mini as lm
 from lithops_mini.runtimes import image
@@ -33,17 +37,27 @@ _numbers = itertools.count()
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Which tests run in one process, where there are several: those of a module, and all that use a Docker engine.
+@cache
+def _uses_docker(path: Path) -> bool:
+    return bool(re.search(r"\b(docker_engine|runtime_image)\b", path.read_text()))
 
-    The latter begin, since they take longest.
-    """
-    modules = {item.path for item in items if "docker_engine" in getattr(item, "fixturenames", ())}
-    for item in items:
-        group = "docker" if item.path in modules else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: item.path not in modules)
+
+class _ByModule(LoadScopeScheduling):
+    """Which tests run in one process, where there are several: those of a module, and all that use a Docker engine."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return "docker" if _uses_docker(self.config.rootpath / module) else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByModule:
+    config.option.loadscopereorder = False
+    return _ByModule(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that use a Docker engine begin, since they take longest."""
+    items.sort(key=lambda item: not _uses_docker(item.path))
 
 
 @pytest.fixture(scope="session", autouse=True)
