@@ -78,7 +78,8 @@ class StorageUnavailable(StorageError):
 class Reason(StrEnum):
     """Why a message could not be carried, or a worker was lost."""
 
-    THROTTLED = "throttled"
+    THROTTLED = "throttled"  # one too many at once
+    PACED = "paced"  # one too many in a second, a minute, ...
     REFUSED = "refused"
     UNAVAILABLE = "unavailable"
     DIED = "died"

@@ -126,7 +126,7 @@ def failure(backend: OpenWhiskCompute) -> InvocationError:
         (
             429,
             "Too many requests in the last minute (count: 61, allowed: 60).",
-            Reason.THROTTLED,
+            Reason.PACED,
             True,
             "as many activations in the last minute as it may, 60, .*invocationsPerMinute",
         ),
@@ -147,8 +147,7 @@ def failure(backend: OpenWhiskCompute) -> InvocationError:
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else str(value),
 )
-def test_answers_without_an_activation(told, make, status, said, reason, retryable, text, monkeypatch):
-    monkeypatch.setattr("lithops_mini.compute.openwhisk_pace._PATIENCE", 0.0)
+def test_answers_without_an_activation(told, make, status, said, reason, retryable, text):
     backend = make(told.url)
     backend.deploy(WorkerNeeds())
     told.invoked = lambda: (status, said.encode() if said.startswith("<") else {"error": said, "code": "1"})

@@ -6,7 +6,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,10 @@ import pytest
 from many_calls import CALLS, Counted, changes, square
 from openwhisk_emulator import Emulated, start_openwhisk
 
+import lithops_mini as lm
 from lithops_mini.compute import openwhisk as openwhisk_module
-from lithops_mini.compute import openwhisk_pace
-from lithops_mini.compute.base import Activation
-from lithops_mini.compute.openwhisk import OpenWhiskCompute, OpenWhiskOptions
 from lithops_mini.errors import InvocationError, Reason
-from lithops_mini.storage.base import WorkerNeeds
+from lithops_mini.job import settle
 
 MESSAGES = CALLS // 4
 
@@ -125,38 +122,23 @@ def test_activations_that_never_run(
     assert counted.invocations > MESSAGES
 
 
-@pytest.fixture
-def backend(openwhisk: Emulated) -> Iterator[OpenWhiskCompute]:
-    """One whose namespace may begin no activation any more."""
-    place: dict[str, Any] = {**openwhisk.place}
-    backend = OpenWhiskCompute(OpenWhiskOptions(**place))
-    backend.deploy(WorkerNeeds())
-    with openwhisk.changed("limits", per_minute=1):
-        openwhisk.invoke(openwhisk.make())
-        yield backend
-    backend.close()
-
-
-def test_a_minute_that_does_not_end(
-    backend: OpenWhiskCompute, openwhisk: Emulated, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(openwhisk_pace, "_PATIENCE", 1.0)
-    before = openwhisk.own("state")["throttles"]
-    with pytest.raises(InvocationError, match="invocationsPerMinute") as caught:
-        backend.invoke(b"", Activation())
-    assert (caught.value.reason, caught.value.retryable) == (Reason.THROTTLED, True)
-    assert openwhisk.own("state")["throttles"] - before < 10
-
-
-def test_closing_in_a_minute_that_does_not_end(backend: OpenWhiskCompute, caplog: pytest.LogCaptureFixture) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        sent = [pool.submit(backend.invoke, b"", Activation()) for _ in range(4)]
-        while backend._pace.held < 4:
-            assert not any(each.done() for each in sent)
-            threading.Event().wait(0.01)
-        began = time.monotonic()
-        backend.close()
-        errors = [each.exception(10) for each in sent]
+def test_a_minute_that_does_not_end(openwhisk: Emulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many messages few are sent in vain; the calls fail in the end, or as soon as nobody wants them."""
+    place: dict[str, Any] = {**openwhisk.openwhisk(), "storage": "localhost", "storage_path": str(tmp_path)}
+    monkeypatch.setattr(settle, "_POSTPONEMENTS", 2)
+    with lm.function_executor(config={}, **place, max_workers=4, progress=False) as ex:
+        with openwhisk.changed("limits", per_minute=1):
+            openwhisk.invoke(openwhisk.make())
+            before = openwhisk.own("state")["throttles"]
+            future = ex.submit(abs, -1)
+            with pytest.raises(InvocationError, match="invocationsPerMinute") as caught:
+                future.result(30)
+            assert (caught.value.reason, caught.value.retryable) == (Reason.PACED, True)
+            assert openwhisk.own("state")["throttles"] - before == 3
+            futures = ex.map(abs, range(100), chunksize=1)
+            assert isinstance(futures[0].exception(30), InvocationError)
+            assert openwhisk.own("state")["throttles"] - before < 20
+            began = time.monotonic()
+            ex.shutdown(cancel_futures=True)
         assert time.monotonic() - began < 3
-    assert [error.reason for error in errors if isinstance(error, InvocationError)] == [Reason.CANCELLED] * 4
-    assert "activations go on" not in caplog.text
+    assert all(future.done() for future in futures)

@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 
 from lithops_mini.compute import openwhisk_errors
 from lithops_mini.compute.base import Activation, ComputeBackend
-from lithops_mini.compute.openwhisk_pace import Pace
 from lithops_mini.errors import ConfigError, InvocationError, Reason
 from lithops_mini.runtimes.openwhisk import Actions, Setup
 from lithops_mini.runtimes.openwhisk_service import (
@@ -137,7 +136,6 @@ class OpenWhiskCompute(ComputeBackend):
         self._service = self._reach()
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._pace = Pace()
         self._actions: Actions | None = None
         self._recipe = Recipe()
         self._limits: Limits | None = None
@@ -194,9 +192,8 @@ class OpenWhiskCompute(ComputeBackend):
 
     def close(self) -> None:
         with self._lock:
-            left = 0 if self._closing.is_set() else self._running - self._pace.held
+            left = 0 if self._closing.is_set() else self._running
             self._closing.set()
-        self._pace.end()
         if left:
             text = "%d activations go on until their calls end, or their time is over: OpenWhisk lets nobody stop them"
             logger.warning(text, left)
@@ -323,7 +320,7 @@ class OpenWhiskCompute(ComputeBackend):
     def _carry(self, action: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Invoke the action; return the record of the activation when it has ended."""
         limit = self._time() / 1000 + _LATE
-        record = self._begin(action, params, limit)
+        record = self._service.invoke(action, params, limit)
         if "response" in record:
             return record
         found = self._follow(record["activationId"], limit)
@@ -331,23 +328,6 @@ class OpenWhiskCompute(ComputeBackend):
             text = f"no record came of an activation of the action {action} within {limit:.0f} s"
             raise InvocationError(text, reason=Reason.DIED, retryable=True)
         return found
-
-    def _begin(self, action: str, params: Mapping[str, Any], limit: float) -> dict[str, Any]:
-        """Invoke the action, and again where the namespace has begun too many activations in a minute."""
-        while (began := self._pace.begin()) is not None:
-            try:
-                record = self._service.invoke(action, params, limit)
-            except Refusal as error:
-                if not openwhisk_errors.is_rate(error):
-                    self._pace.passed(began)
-                    raise
-                if not self._pace.refused(began):
-                    raise
-                logger.info("%s", openwhisk_errors.not_invoked(error, action, self._service))
-            else:
-                self._pace.passed(began)
-                return record
-        raise self._was_closed()
 
     def _follow(self, activation: str, limit: float) -> dict[str, Any] | None:
         """The record of an activation as soon as there is one; ``None`` if there is none in so many seconds."""

@@ -48,17 +48,14 @@ _STAMP = re.compile(r"\S+\s+(?:stdout|stderr): ?")
 _OF_CALL = re.compile(r"\S+-[A-Z]\d+ (?=call \d+: )")
 
 
-def is_rate(error: Refusal) -> bool:
-    """Whether the namespace has begun as many activations in a minute as it may."""
-    return error.status == 429 and _RATE.search(error.said) is not None
-
-
 def not_invoked(error: Exception, action: str, service: Service) -> InvocationError:
     """What an error of the service, or of the way to it, means for the message that it hit."""
     text = f"the action {action} was not invoked: {problem(error, service)}"
     if isinstance(error, Refusal):
         unknown = (Reason.DIED, True) if error.status >= 500 else (Reason.REFUSED, False)
         reason, retryable = unknown if _NO_ANSWER in error.said else _STATUSES.get(error.status, unknown)
+        if reason == Reason.THROTTLED and _RATE.search(error.said):
+            reason = Reason.PACED
         return InvocationError(_told(error, action) or text, reason=reason, retryable=retryable)
     if isinstance(error, SSLError):
         return InvocationError(text, reason=Reason.REFUSED)

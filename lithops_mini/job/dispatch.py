@@ -17,6 +17,7 @@ from lithops_mini.errors import InvocationError, Reason, StorageError
 from lithops_mini.job.future import ResponseFuture
 from lithops_mini.job.job import Call, Job
 from lithops_mini.job.manifest import Recorder
+from lithops_mini.job.pace import Pace
 from lithops_mini.job.settle import Settle
 from lithops_mini.storage.base import StorageBackend
 from lithops_mini.worker import dependencies, serialize
@@ -55,6 +56,7 @@ class Dispatcher:
         self._share = float(self._lanes)  # how many messages the service takes at once, as far as is known
         self._under_way = 0  # messages
         self._throttled = 0.0  # monotonic: when that became less
+        self._pace = Pace()
         self._settle = Settle(storage, bucket, recorder, self._again, shows_output=shows_output)
         self._condition = threading.Condition()
         self._ready: list[Job] = []  # jobs with calls to send, the one whose turn it is first
@@ -199,30 +201,35 @@ class Dispatcher:
         with self._condition:
             while not self._closed:
                 wait = self._release_delayed()
+                pause = self._pace.left()
                 # An early one waits in its worker, for others to run.
-                if self._ready and self._under_way - len(self._early_running) < int(self._share):
+                room = self._under_way - len(self._early_running) < int(self._share)
+                if self._ready and room and not pause:
                     # Jobs take turns.
                     job = self._ready.pop(0)
                     calls = self._next_calls(job)
                     if job.ready:
                         self._ready.append(job)
                     if calls:
-                        self._under_way += 1
-                        return job, calls
-                elif self._early and not self._delayed and len(self._early_running) < self._lanes - 1:
+                        return self._begun(job, calls)
+                elif self._early and not pause and not self._delayed and len(self._early_running) < self._lanes - 1:
                     # One lane stays free for what the early ones wait for.
                     call, job = self._early.popitem()
                     if _misses_results(call):
                         call.dispatched = None  # it waits here, until all it depends on have ended
                     elif calls := _claim([call]):
                         self._early_running.update(calls)
-                        self._under_way += 1
-                        return job, calls
+                        return self._begun(job, calls)
                 else:
                     self._idle += 1
-                    self._condition.wait(wait)
+                    self._condition.wait(min(filter(None, (wait, pause)), default=None))
                     self._idle -= 1
             return None
+
+    def _begun(self, job: Job, calls: list[Call]) -> tuple[Job, list[Call]]:
+        self._under_way += 1
+        self._pace.sent()
+        return job, calls
 
     def _release_delayed(self) -> float | None:
         """Move calls whose delay is over to the front; return the seconds until the next one."""
@@ -256,31 +263,39 @@ class Dispatcher:
 
     def _send(self, job: Job, left: dict[int, Call]) -> None:
         began = time.monotonic()
-        throttled: bool | None = None
+        error: InvocationError | StorageError | None = None
         try:
             reply = self._carry(job, left)
-            throttled = False
-        except (InvocationError, StorageError) as error:
-            throttled = isinstance(error, InvocationError) and error.reason == Reason.THROTTLED
+        except (InvocationError, StorageError) as problem:
+            error = problem
+        finally:  # before its calls are given back: what is known now counts for them
+            self._adapt(began, getattr(error, "reason", None))
+        if error is not None:
             self._settle.undeliverable(job, list(left.values()), error)
         else:
             longest = self._settle.reply(job, list(left.values()), reply)
             job.pace = max(_LEAST_SECONDS, longest, job.pace / _GROWTH)
-        finally:
-            self._adapt(began, throttled)
 
-    def _adapt(self, began: float, throttled: bool | None) -> None:
+    def _adapt(self, began: float, reason: Reason | None) -> None:
         """A message that was sent at ``began`` is over: the service may take more, or has refused it as one too many.
 
-        Half as many at once, once for all that were sent before it was known; and one more after each round.
+        Too many at once: half as many, once for all that were sent before it was known; and one more after each round.
+        Too many in a time: none for a while.
         """
         with self._condition:
-            if throttled and began >= self._throttled:
-                self._share = max(1.0, min(self._share, self._under_way) / 2)
-                self._throttled = time.monotonic()
-            elif throttled is False and self._share < self._lanes:
-                self._share = min(self._lanes, self._share + 1 / self._share)
-                self._condition.notify()
+            if reason == Reason.PACED:
+                self._pace.refused(began)
+            elif reason == Reason.THROTTLED:
+                if began >= self._throttled:
+                    self._share = max(1.0, min(self._share, self._under_way) / 2)
+                    self._throttled = time.monotonic()
+            else:
+                if self._share < self._lanes:
+                    self._share = min(self._lanes, self._share + 1 / self._share)
+                    self._condition.notify()
+                if self._pace.left():
+                    self._condition.notify_all()
+                self._pace.passed(began)
             self._under_way -= 1
 
     def _carry(self, job: Job, left: dict[int, Call]) -> bytes:

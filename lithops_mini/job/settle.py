@@ -42,7 +42,7 @@ logger = logging.getLogger("lithops_mini.job")
 _BACKOFF, _LONGEST_BACKOFF = 0.1, 20.0
 # A service that has too much to do, or is not there, is asked again this often; with the backoff above, for some four
 # minutes.
-_POSTPONED = (Reason.THROTTLED, Reason.UNAVAILABLE)
+_POSTPONED = (Reason.THROTTLED, Reason.PACED, Reason.UNAVAILABLE)
 _POSTPONEMENTS = 20
 
 _LOST: dict[Status, type[LithopsMiniError]] = {
@@ -135,7 +135,9 @@ class Settle:
     def undeliverable(self, job: Job, calls: Sequence[Call], error: InvocationError | StorageError) -> None:
         """A message could not be carried, or its reply was lost."""
         settled: list[Outcome] = []
-        postponed = backoff(1 + max((call.postponed for call in calls), default=0))  # together, as one message again
+        # Together, as one message again. One too many in a time goes first when the dispatcher sends again.
+        paced = isinstance(error, InvocationError) and error.reason == Reason.PACED
+        postponed = 0.0 if paced else backoff(1 + max((call.postponed for call in calls), default=0))
         for call in _unended(calls):
             if isinstance(error, StorageError):
                 status, retryable, reason = Status.UNAVAILABLE, True, Reason.UNAVAILABLE

@@ -56,7 +56,6 @@ class Limits:
     """What a namespace may, as far as the service tells; ``None`` where it does not."""
 
     concurrency: int | None  # activations at once
-    per_minute: int | None  # activations that begin
     payload: int  # bytes of the parameters of an activation, with those that are bound
     least_time: int | None  # milliseconds of an activation
     most_time: int | None
@@ -258,7 +257,6 @@ def _limits(told: Mapping[str, Any], general: Mapping[str, Any]) -> Limits:
     payload = told.get("maxPayloadSize", told.get("maxParameterSize"))
     return Limits(
         concurrency=first("concurrentInvocations", "concurrent_actions"),
-        per_minute=first("invocationsPerMinute", "actions_per_minute"),
         payload=_MOST_PAYLOAD if payload is None else _bytes(payload),
         least_time=first("minActionTimeout", "min_action_duration"),
         most_time=first("maxActionTimeout", "max_action_duration"),
