@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, NamedTuple, Self
 
 OWN_PREFIX = "lithops_mini/"
 JOBS_PREFIX = OWN_PREFIX + "jobs/"
@@ -100,6 +101,82 @@ class Requests(NamedTuple):
 
 
 NO_REQUESTS = Requests()
+
+
+class Invocation(NamedTuple):
+    """What a platform charges for one message."""
+
+    milliseconds: int  # rounded up, as they are billed
+    memory: int = 0  # MiB of what it ran in; 0: nobody has set it
+    peak: int = 0  # MiB of these that were used; 0: nobody says
+    start: int = 0  # of the milliseconds, those of a cold start
+    requests: Requests = NO_REQUESTS  # that its worker sent to storage, besides those of the calls
+    told: bool = True  # by the platform, or by the worker; else it is the time that its sender has waited
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """Where a job runs and keeps its data, as far as that has prices."""
+
+    service: str = ""  # of the price table; "" if nobody charges for what runs the calls
+    architecture: str = "x86_64"
+    disk: int = 512  # MiB
+    region: str = ""
+    storage: str = ""  # its service in the price table
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Self:
+        """From what ``asdict`` makes of one."""
+        return cls(**{name: told[name] for name in told if name in cls.__slots__})
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the messages of a job have used, added up: those of attempts that were lost too."""
+
+    milliseconds: Mapping[int, int] = field(default_factory=dict)  # by MiB, as in Invocation
+    invocations: int = 0
+    untold: int = 0  # of these, those whose time nobody told but the client's clock
+    starts: int = 0  # cold ones, and their share of the milliseconds
+    starting: int = 0
+    peak: int = 0  # MiB
+    requests: Requests = NO_REQUESTS  # of workers, besides those of the calls
+
+    @classmethod
+    def of(cls, one: Invocation) -> Self:
+        return cls(
+            {one.memory: one.milliseconds},
+            1,
+            int(not one.told),
+            int(one.start > 0),
+            one.start,
+            one.peak,
+            one.requests,
+        )
+
+    def plus(self, other: Usage) -> Usage:
+        """Both together."""
+        times = dict(self.milliseconds)
+        for memory, milliseconds in other.milliseconds.items():
+            times[memory] = times.get(memory, 0) + milliseconds
+        return Usage(
+            times,
+            self.invocations + other.invocations,
+            self.untold + other.untold,
+            self.starts + other.starts,
+            self.starting + other.starting,
+            max(self.peak, other.peak),
+            self.requests.plus(other.requests),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """For a header; ``from_json`` makes it again."""
+        return asdict(self) | {"requests": list(self.requests)}
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Self:
+        times = {int(memory): milliseconds for memory, milliseconds in told["milliseconds"].items()}
+        return cls(**{**told, "milliseconds": times, "requests": Requests(*told["requests"])})
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lithops_mini.errors import ConfigError
+from lithops_mini.records import Invocation, Platform
 from lithops_mini.storage.base import WorkerNeeds
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Activation:
         self.deliver = deliver  # for the backend, before invoke() returns a reply about the other calls
         self.memory = memory
         self.timeout = timeout
+        self.invocation: Invocation | None = None  # for the backend to set: what the platform charges for, as it tells
         self._lock = threading.Lock()
         self._stopped: frozenset[int] = frozenset()
         self._stop: Callable[[frozenset[int]], None] | None = None
@@ -81,6 +83,11 @@ class ComputeBackend(ABC):
     def reaches_files(self) -> bool:
         """Whether workers can be given directories of this machine; settled once it is deployed."""
         return True
+
+    @property
+    def platform(self) -> Platform:
+        """What is charged for calls, but for their storage; without a service, nothing is."""
+        return Platform()
 
     @property
     @abstractmethod

@@ -6,6 +6,7 @@ import hashlib
 import heapq
 import itertools
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -19,6 +20,7 @@ from lithops_mini.job.job import Call, Job
 from lithops_mini.job.manifest import Recorder
 from lithops_mini.job.pace import Pace
 from lithops_mini.job.settle import Settle
+from lithops_mini.records import Invocation
 from lithops_mini.storage.base import StorageBackend
 from lithops_mini.worker import dependencies, serialize
 
@@ -35,6 +37,8 @@ _LEAST_SECONDS = 1e-5
 _GROWTH = 32
 # Results a call depends on travel with it up to this size, in bytes; larger tables go through storage.
 _TABLE_INLINE = 128 << 10
+# Why a message has reached no worker.
+_NOT_CARRIED = (Reason.THROTTLED, Reason.PACED, Reason.REFUSED, Reason.UNAVAILABLE)
 
 
 class Dispatcher:
@@ -319,9 +323,16 @@ class Dispatcher:
             # that waits in vain is sent again.
             activation.stop(frozenset(call.id for call in left.values() if call.future.done() or call in stuck))
             job.count(running=1)
+            began = time.monotonic()
             try:
                 # Without a name here: while it is under way, nobody else keeps it.
-                return self._compute.invoke(self._payload(job, left, memory), activation)
+                reply = self._compute.invoke(self._payload(job, left, memory), activation)
+            except InvocationError as error:
+                _use(job, activation, began, error.reason)
+                raise
+            else:
+                _use(job, activation, began)
+                return reply
             finally:
                 job.count(running=-1)
         finally:
@@ -363,6 +374,16 @@ class Dispatcher:
             return ["stored", future.job_id, unread.at.key, unread.at.stop], b""
         data = b"".join(serialize.fast_dumps(future.result()))
         return ["inline", len(data)], data
+
+
+def _use(job: Job, activation: Activation, began: float, failed: Reason | None = None) -> None:
+    """Note what a message has used, which began then: what the backend tells, else the time that it took here."""
+    used = activation.invocation
+    if used is None and failed not in _NOT_CARRIED:
+        waited = math.ceil(1000 * (time.monotonic() - began))
+        used = Invocation(waited, -(-(activation.memory or 0) >> 20), told=False)
+    if used is not None:
+        job.use(used)
 
 
 def _all_done(futures: Sequence[ResponseFuture[object]]) -> bool:

@@ -16,7 +16,7 @@ from lithops_mini import records, wire
 from lithops_mini.compute.base import Activation
 from lithops_mini.job.future import ResponseFuture, Settled, stats_of
 from lithops_mini.progress import Counters
-from lithops_mini.records import NO_REQUESTS, CallStats
+from lithops_mini.records import NO_REQUESTS, CallStats, Invocation, Usage
 from lithops_mini.worker import serialize
 
 
@@ -151,7 +151,8 @@ class Job:
         self.consumed = False  # its results are there to be reduced
         self.pace = 0.0  # seconds the longest calls took lately; 0.0: not known yet
         self.counters = Counters()
-        self.lock = threading.RLock()  # of the counters
+        self.usage = Usage()
+        self.lock = threading.RLock()  # of the counters and the usage
         self.over = threading.Event()  # every call is settled, counted and handed to the recorder
         self._settled: list[Settled] = []  # of the calls, once the job has ended
         self._stored: weakref.WeakSet[ResponseFuture[Any]] = weakref.WeakSet()
@@ -205,6 +206,11 @@ class Job:
             counters.retried += retried
             counters.running += running
             return self.ended
+
+    def use(self, invocation: Invocation) -> None:
+        """Take note of what a message has used."""
+        with self.lock:
+            self.usage = self.usage.plus(Usage.of(invocation))
 
     def settled(self) -> bool:
         """Whether every future has ended; that is also counted a moment later, when ``over`` is set."""
