@@ -90,6 +90,8 @@ signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 Server(("", int(os.environ["PORT"])), Handler).serve_forever()
 """
 GROUP = ("serving.knative.dev", "v1")
+LIMIT = 100.0
+"""Seconds in which anything must have come to be, on a machine that has much else to do."""
 _numbers = itertools.count()
 
 
@@ -145,7 +147,7 @@ class Emulated:
         finally:
             self.own("limits", "PUT", **{name: before[name] for name in values})
 
-    def call(self, name: str, asked: Any = None, timeout: float = 30, **options: Any) -> Answer:
+    def call(self, name: str, asked: Any = None, timeout: float = LIMIT, **options: Any) -> Answer:
         """Call a service of the namespace ``default`` through the ingress."""
         headers = {"Host": f"{name}.default.localhost", **options.pop("headers", {})}
         path = options.pop("path", "/")
@@ -220,7 +222,7 @@ class Emulated:
 
     def await_ready(self, name: str, generation: int = 1) -> dict[str, Any]:
         """The service once it is ready, by a watch."""
-        for event in self.events(field_selector=f"metadata.name={name}"):
+        for event in self.events(field_selector=f"metadata.name={name}", timeout_seconds=round(LIMIT)):
             found = event["object"]
             ready = condition(found)
             if found.get("status", {}).get("observedGeneration") == generation and ready["status"] != "Unknown":
@@ -253,7 +255,7 @@ def condition(found: Mapping[str, Any], kind: str = "Ready") -> dict[str, Any]:
     return next((each for each in conditions if each["type"] == kind), {"status": "Unknown"})
 
 
-def wait_until(done: Callable[[], Any], limit: float = 30.0) -> None:
+def wait_until(done: Callable[[], Any], limit: float = LIMIT) -> None:
     deadline = time.monotonic() + limit
     while not done():
         assert time.monotonic() < deadline, "it has not come to be"

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,6 +20,8 @@ from kubernetes import client
 from kubernetes.client import ApiException
 
 from lithops_mini.emulators.knative import kinds, schemas
+from lithops_mini.emulators.knative.server import Emulator, Settings
+from lithops_mini.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -1032,12 +1033,10 @@ def test_nothing_is_left(tmp_path):
 
 
 def test_a_port_that_is_taken(knative):
-    port = knative.ingress.rpartition(":")[2]
-    command = [sys.executable, "-m", "lithops_mini", "emulate", "knative", "--sandbox", "process"]
-    for flag in ("--port", "--ingress-port"):
-        done = subprocess.run([*command, flag, port], capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 1
-        assert f"port {port} cannot be used" in done.stderr
+    port = int(knative.ingress.rpartition(":")[2])
+    for settings in (Settings(port=port), Settings(ingress_port=port)):
+        with pytest.raises(ConfigError, match=f"port {port} cannot be used"):
+            Emulator(settings)
 
 
 # -- kubectl

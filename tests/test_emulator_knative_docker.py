@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 from knative_emulator import SERVER, condition, start_knative, wait_until
 
+from lithops_mini.emulators.containers import OWNER
 from lithops_mini.runtimes import engine
 from lithops_mini.runtimes.recipe import Recipe
 
-NAME = "lithops-mini-test/service"
+NAME = f"lithops-mini-test/service-{os.getpid()}"
 
 
 @pytest.fixture(scope="module")
@@ -28,23 +31,28 @@ def image(docker_engine):
     docker_engine.images.remove(made.id, force=True)
 
 
-@pytest.fixture(scope="module", params=["host", "bridge"])
-def knative(request, docker_engine, tmp_path_factory):
-    flags = ("--sandbox", "docker", "--network", request.param, "--grace", "5")
+@contextmanager
+def started(docker_engine, directory, *flags):
+    with start_knative(directory, "--sandbox", "docker", "--grace", "5", *flags) as emulated:
+        yield emulated
+    assert containers(docker_engine, emulated) == []
+
+
+@pytest.fixture(scope="module")
+def knative(image, docker_engine, tmp_path_factory):  # no container is left when the image goes
     directory = tmp_path_factory.mktemp("knative")
-    with start_knative(directory, *flags, "--mount", str(directory)) as emulated:
+    with started(docker_engine, directory, "--mount", str(directory)) as emulated:
         emulated.directory = directory
         yield emulated
-    assert containers(docker_engine) == []
 
 
-def containers(client):
-    """Those of services of this module."""
-    found = client.containers.list(all=True, filters={"label": "lithops-mini=emulator"})
-    return [each for each in found if any(line.startswith("K_SERVICE=") for line in each.attrs["Config"]["Env"])]
+def containers(client, emulated, name=""):
+    """Those of an emulator, or of one of its services."""
+    found = client.containers.list(all=True, filters={"label": f"{OWNER}={emulated.process.pid}"}, ignore_removed=True)
+    return [each for each in found if not name or f"K_SERVICE={name}" in each.attrs["Config"]["Env"]]
 
 
-def container(knative, image, **more):
+def container(image, **more):
     """What replaces the helper's own command."""
     return {"image": image, "command": [], **more}
 
@@ -54,7 +62,7 @@ def limited(**limits):
 
 
 def test_an_image(knative, image):
-    name = knative.make(container(knative, image))
+    name = knative.make(container(image))
     found = knative.call(name, {"environment": ["PORT", "K_SERVICE"]}).body
     assert found["environment"]["K_SERVICE"] == name
     (pod,) = knative.pods(name)
@@ -72,14 +80,14 @@ def test_another_command(knative, image):
 
 
 def test_what_a_container_may_use(knative, image, docker_engine):
-    name = knative.make(container(knative, image, resources=limited(memory="96Mi", cpu="500m")))
-    (found,) = [each for each in containers(docker_engine) if f"K_SERVICE={name}" in each.attrs["Config"]["Env"]]
+    name = knative.make(container(image, resources=limited(memory="96Mi", cpu="500m")))
+    (found,) = containers(docker_engine, knative, name)
     host = found.attrs["HostConfig"]
     assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (96 << 20, 96 << 20, 500_000_000)
 
 
 def test_more_memory_than_it_may_have(knative, image):
-    name = knative.make(container(knative, image, resources=limited(memory="96Mi")), containerConcurrency=1)
+    name = knative.make(container(image, resources=limited(memory="96Mi")), containerConcurrency=1)
     answer = knative.call(name, {"memory": 300_000_000})
     assert (answer.status, answer.body) == (502, "EOF\n")
     wait_until(lambda: knative.call(name).status == 200)  # until its end is noticed, calls still come to it
@@ -91,7 +99,7 @@ def test_more_memory_than_it_may_have(knative, image):
 def test_a_security_context(knative, image):
     security = {"runAsUser": 1234, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
     mounts = [{"name": "scratch", "mountPath": "/scratch"}]
-    given = container(knative, image, securityContext=security, volumeMounts=mounts)
+    given = container(image, securityContext=security, volumeMounts=mounts)
     name = knative.make(given, volumes=[{"name": "scratch", "emptyDir": {"sizeLimit": "10Mi"}}])
     assert knative.call(name, {"file": "/scratch/x"}).body["uid"] == 1234
     answer = knative.call(name, {"file": "/x"})
@@ -99,13 +107,13 @@ def test_a_security_context(knative, image):
 
 
 def test_a_directory_of_this_machine(knative, image):
-    name = knative.make(container(knative, image))
+    name = knative.make(container(image))
     assert knative.call(name, {"file": str(knative.directory / "seen")}).status == 200
     assert (knative.directory / "seen").read_text() == "x"
 
 
 def test_an_image_that_is_not_there(knative, image, docker_engine):
-    name = knative.make(container(knative, f"{NAME}:later"), ready=False)
+    name = knative.make(container(f"{NAME}:later"), ready=False)
     found = knative.await_condition(f"{name}-00001", "ContainerHealthy", "revisions")
     assert found["reason"] == "ContainerMissing"
     text = f'Unable to fetch image "{NAME}:later": failed to resolve image to digest: not found'
@@ -124,7 +132,7 @@ def test_an_image_that_is_not_there(knative, image, docker_engine):
 
 def test_an_image_that_cannot_be_pulled(knative):
     progress = {"serving.knative.dev/progress-deadline": "1s"}
-    name = knative.make(container(knative, "dev.local/absent"), ready=False, annotations=progress)
+    name = knative.make(container("dev.local/absent"), ready=False, annotations=progress)
     wait_until(lambda: knative.pods(name))
     found = knative.await_condition(f"{name}-00001", "ResourcesAvailable", "revisions")
     assert (found["reason"], found["message"]) == ("ImagePullBackOff", 'Back-off pulling image "dev.local/absent"')
@@ -134,17 +142,17 @@ def test_an_image_that_cannot_be_pulled(knative):
 
 
 def test_to_zero_and_from_zero(knative, image, docker_engine):
-    name = knative.make(container(knative, image), containerConcurrency=1)
+    name = knative.make(container(image), containerConcurrency=1)
     with knative.limits(idle=0.3):
         wait_until(lambda: not knative.pods(name))
-    assert not any(f"K_SERVICE={name}" in each.attrs["Config"]["Env"] for each in containers(docker_engine))
+    assert containers(docker_engine, knative, name) == []
     with ThreadPoolExecutor() as executor:
         answers = list(executor.map(lambda _: knative.call(name, {"sleep": 0.5}), range(3)))
     assert len({each.body["pod"] for each in answers}) > 1
 
 
 def test_a_program_that_cannot_be_run(knative, image):
-    name = knative.make(container(knative, image, command=["/no/such/program"]), ready=False)
+    name = knative.make(container(image, command=["/no/such/program"]), ready=False)
     found = knative.await_condition(f"{name}-00001", "ContainerHealthy", "revisions")
     assert found["reason"] == "ExitCode128"
     assert "/no/such/program" in found["message"]
@@ -152,7 +160,17 @@ def test_a_program_that_cannot_be_run(knative, image):
 
 
 def test_pods_that_are_killed(knative, image):
-    name = knative.make(container(knative, image), containerConcurrency=1)
+    name = knative.make(container(image), containerConcurrency=1)
     with knative.faults(crash=1.0):
         assert {knative.call(name).status for _ in range(2)} == {502}
     assert knative.call(name).status == 200
+
+
+def test_a_network_of_its_own(image, docker_engine, tmp_path):
+    with started(docker_engine, tmp_path, "--network", "bridge") as knative:
+        name = knative.make(container(image, ports=[{"containerPort": 8081}]))
+        assert knative.call(name, {"environment": ["PORT"]}).body["environment"] == {"PORT": "8081"}
+        (found,) = containers(docker_engine, knative, name)
+        assert found.attrs["HostConfig"]["NetworkMode"] == "bridge"
+        assert knative.call(name, {"exit": 3}).status == 502
+        wait_until(lambda: knative.call(name).status == 200)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import docker
@@ -17,6 +18,8 @@ from lithops_mini.runtimes.recipe import HOST, Recipe
 
 LABEL = "lithops-mini"
 """Every container has this label, with the value ``"emulator"``."""
+OWNER = "lithops-mini.process"
+"""And this one, with the number of the emulator's process: others may run beside it."""
 
 
 def connect() -> DockerClient:
@@ -45,7 +48,8 @@ class Container:
     def __init__(self, client: DockerClient, image: str, host_config: Any, **settings: Any) -> None:
         """``settings``: those of the engine's API for a new container."""
         self._client = client
-        made = client.api.create_container(image, labels={LABEL: "emulator"}, host_config=host_config, **settings)
+        labels = {LABEL: "emulator", OWNER: str(os.getpid())}
+        made = client.api.create_container(image, labels=labels, host_config=host_config, **settings)
         self.id: str = made["Id"]
 
     def start(self) -> dict[str, Any]:
