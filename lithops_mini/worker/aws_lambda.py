@@ -3,7 +3,11 @@
     event = {"payload": base64, "place": {...}} or {"sealed": base64 of both, encrypted, "key": the reply's}
 
 The answer goes back to who waits for it. It goes into storage too if the message took long, since the connection may be
-lost meanwhile; that of a sealed event, for which nobody waits, goes there only.
+lost meanwhile; that of a sealed event, for which nobody waits, goes there only. What goes there says what it has cost,
+which Lambda tells only who waits:
+
+    spent = {"left": ms that the invocation had left, "start": ms of a cold start, "stored": ms that storing the answer
+             before this one took}
 """
 
 from __future__ import annotations
@@ -58,6 +62,8 @@ class Worker:
         self._worker = FunctionWorker(f"{WORKER_PREFIX}{stream}", MAX_MESSAGE)
         if SEAL in os.environ:  # every reply goes to storage: its SDK loads while the runner starts
             import_module("botocore.session")
+        # What is charged for and has not been told yet, in milliseconds.
+        self._start, self._stored = _age(), 0
 
     def __call__(self, event: dict[str, Any], context: Context) -> dict[str, Any]:
         """Run the message of an event."""
@@ -66,16 +72,33 @@ class Worker:
         if "sealed" in event:
             place, payload = _unseal(event["sealed"])
             if not worker.comes_too_late(place):
-                worker.store(place, worker.answer(payload, seconds))
+                self._store(place, worker.answer(payload, seconds), context)
             return {}
         answer = worker.answer(b64decode(event["payload"]), seconds)
         place = event.get("place", {})
         if place and time.monotonic() - began > place["after"]:
             try:
-                worker.store(place, answer)
+                self._store(place, answer, context)
             except StorageError as error:
                 logger.warning("the reply could not be stored, and goes back all the same: %s", error)
+        self._start = 0  # Lambda has told it
         return answer
+
+    def _store(self, place: dict[str, Any], answer: dict[str, Any], context: Context) -> None:
+        left = context.get_remaining_time_in_millis()
+        spent = {"left": left, "start": self._start, "stored": self._stored}
+        self._worker.store(place, {**answer, "spent": spent})
+        self._start, self._stored = 0, left - context.get_remaining_time_in_millis()
 
     def close(self) -> None:
         self._worker.close()
+
+
+def _age() -> int:
+    """Milliseconds since this process was started; 0 where that is not known."""
+    try:
+        with open("/proc/self/stat", "rb") as stat:
+            ticks = int(stat.read().rpartition(b")")[2].split()[19])
+        return round(1000 * (time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")))
+    except (OSError, AttributeError):  # no Linux
+        return 0
