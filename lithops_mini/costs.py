@@ -17,6 +17,7 @@ from lithops_mini.records import NO_REQUESTS, CallStats, Platform, Requests, Usa
 from lithops_mini.shorten import shorten
 
 LAMBDA = "aws_lambda"
+_STORAGE = "aws_s3"
 LEAST_MEMORY, MOST_MEMORY = 128, 10_240
 """MiB of a function of AWS Lambda."""
 PROCESSOR = 1769
@@ -119,7 +120,7 @@ def cost(
 ) -> Cost:
     """The price of what was used. ``requests``: all that are to be paid. ``memory``: MiB where nobody has set any."""
     service = platform.service or LAMBDA
-    storage = platform.storage or "aws_s3"
+    storage = platform.storage if platform.storage in prices.services else _STORAGE
     gigabyte_second = prices.of(service, f"{platform.architecture}_gb_second")
     disk = max(0, platform.disk - _FREE_DISK) / 1024 * prices.of(service, "disk_gb_second")
     sizes = {size: min(max(size or memory, LEAST_MEMORY), MOST_MEMORY) for size in usage.milliseconds}
@@ -229,7 +230,7 @@ class Bill:
         prices = self.prices
         dated = f"prices of {prices.date}, {prices.region}" + (", and your own" if prices.own else "")
         what = prices.services[self.platform.service or LAMBDA]
-        if self.platform.storage:
+        if self.platform.storage in prices.services:
             what += f" and {prices.services[self.platform.storage]}"
         return f"Cost on {what} ({dated})" if self.platform.service else f"It would have cost on {what} ({dated})"
 

@@ -122,7 +122,7 @@ class Platform:
     architecture: str = "x86_64"
     disk: int = 512  # MiB
     region: str = ""
-    storage: str = ""  # its service in the price table
+    storage: str = ""  # the backend's name
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Self:
