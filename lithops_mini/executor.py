@@ -12,15 +12,16 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, SupportsIndex
 
 from lithops_mini import config as configuration
-from lithops_mini import logs, records, registry, wire
+from lithops_mini import costs, logs, records, registry, wire
 from lithops_mini.compute.base import ComputeBackend
 from lithops_mini.compute.inbox import Inbox
+from lithops_mini.costs import Bill
 from lithops_mini.errors import InputError, LithopsMiniError, WaitTimeout
 from lithops_mini.job import manifest, plan
 from lithops_mini.job.dispatch import Dispatcher
@@ -29,7 +30,7 @@ from lithops_mini.job.job import Inputs, Job, Policy
 from lithops_mini.job.keys import job_key
 from lithops_mini.job.plan import Cut, ExtraArgs, PlannedCall
 from lithops_mini.job.stage import Code, MapResults, Stage, name_of
-from lithops_mini.records import CallStats
+from lithops_mini.records import CallStats, Platform
 from lithops_mini.storage.api import Storage
 from lithops_mini.storage.base import StorageBackend
 from lithops_mini.waiting import ALL_COMPLETED, FutureList, Futures, get_result, listed, wait
@@ -93,6 +94,8 @@ class FunctionExecutor:
         self._unread: list[FutureList] = []
         self._most_unread = _UNREAD
         self._stored_code: set[str] = set()
+        if job.prices:
+            costs.read_prices(job.prices)  # whether there are such
         self._compute: ComputeBackend = registry.find("compute", self.config.backend)(self.config.compute_options)
         try:
             self._storage: StorageBackend = registry.find("storage", self.config.storage)(self.config.storage_options)
@@ -338,21 +341,42 @@ class FunctionExecutor:
         """The stats of the settled calls of each job, in the order of submission, under the job's name."""
         with self._lock:
             jobs = list(self._jobs)
-        return [(f"{job.name} ({job.id.rpartition('-')[2]})", job.stats()) for job in jobs]
+        return [(_title(job), job.stats()) for job in jobs]
 
     def job_summary(self) -> str:
-        """What the jobs so far did, as text: calls, failures, times, memory, bytes, workers, storage requests."""
+        """What the jobs so far did, as text: calls, failures, times, memory, bytes, workers, storage requests, and what
+        ``bill`` says.
+        """
         from lithops_mini import report
 
-        job = self.config.job
-        return report.summary(
+        summary = report.summary(
             self.stats(),
             backend=self.config.backend,
             storage=self.config.storage,
             executor_id=self.executor_id,
-            runtime_memory=job.runtime_memory,
             client_requests=self._storage.requests(),
         )
+        bill = self.bill()
+        return f"{summary}\n\n{bill}" if bill.stages else summary
+
+    def bill(self) -> Bill:
+        """What the jobs have cost so far, with what runs now only once it has ended.
+
+        Where nobody charges for what runs the calls, it is what the same would have cost on AWS Lambda.
+        """
+        with self._lock:
+            jobs = list(self._jobs)
+        return costs.bill(
+            [costs.Stage(_title(job), job.stats(), job.usage) for job in jobs],
+            self._platform,
+            costs.read_prices(self.config.job.prices),
+            backend=self.config.backend,
+            client_requests=self._storage.requests(),
+        )
+
+    @property
+    def _platform(self) -> Platform:
+        return replace(self._compute.platform, storage=self.config.storage)
 
     def plot(self, dst: str | Path | None = None) -> list[str]:
         """Write the timeline and the histogram of the jobs so far; return the paths. See ``plots.plot``."""
@@ -546,6 +570,7 @@ class FunctionExecutor:
             stop=self._dispatcher.stop,
         )
         job.followed = followed
+        job.platform = self._platform
         bucket = self.config.job.storage_bucket
         if not inline_code and code.sha256 not in self._stored_code:
             self._storage.put(bucket, records.code_key(self.executor_id, code.sha256), code.data)
@@ -623,6 +648,10 @@ class FunctionExecutor:
             "timeout": options.timeout,
             "memory": None if options.runtime_memory is None else options.runtime_memory << 20,
         }
+
+
+def _title(job: Job) -> str:
+    return f"{job.name} ({job.id.rpartition('-')[2]})"
 
 
 def _check_exceptions(wanted: object) -> None:

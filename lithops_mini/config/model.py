@@ -57,6 +57,10 @@ class JobSettings:
             " as much, up to retries times."
         },
     )
+    prices: Mapping[str, float] = field(
+        default_factory=dict,
+        metadata={"help": "Prices in dollars that replace shipped ones, as in {aws_lambda.request: 0.0000002}."},
+    )
     extra_env: Mapping[str, str] = field(
         default_factory=dict,
         repr=False,

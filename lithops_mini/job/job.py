@@ -16,7 +16,7 @@ from lithops_mini import records, wire
 from lithops_mini.compute.base import Activation
 from lithops_mini.job.future import ResponseFuture, Settled, stats_of
 from lithops_mini.progress import Counters
-from lithops_mini.records import NO_REQUESTS, CallStats, Invocation, Usage
+from lithops_mini.records import NO_REQUESTS, CallStats, Invocation, Platform, Usage
 from lithops_mini.worker import serialize
 
 
@@ -152,6 +152,7 @@ class Job:
         self.pace = 0.0  # seconds the longest calls took lately; 0.0: not known yet
         self.counters = Counters()
         self.usage = Usage()
+        self.platform = Platform()
         self.lock = threading.RLock()  # of the counters and the usage
         self.over = threading.Event()  # every call is settled, counted and handed to the recorder
         self._settled: list[Settled] = []  # of the calls, once the job has ended

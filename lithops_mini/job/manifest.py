@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any
 
@@ -220,6 +220,10 @@ class Recorder:
                 "retried": counters.retried,
                 "cancelled": counters.cancelled,
                 "ended": unwritten.ended,
+                # What is charged for: see costs.
+                "usage": job.usage.as_json(),
+                "platform": asdict(job.platform),
+                "client_requests": self._storage.requests(),
             }
             key = records.progress_key(job.id, unwritten.sequence)
             data = wire.encode_progress(header, unwritten.replies)
