@@ -13,9 +13,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, SupportsIndex
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 from lithops_mini import config as configuration
 from lithops_mini import costs, logs, records, registry, wire
@@ -34,6 +35,9 @@ from lithops_mini.records import CallStats, Platform
 from lithops_mini.storage.api import Storage
 from lithops_mini.storage.base import StorageBackend
 from lithops_mini.waiting import ALL_COMPLETED, FutureList, Futures, get_result, listed, wait
+
+if TYPE_CHECKING:
+    from lithops_mini.plots.files import Pictures
 
 logger = logging.getLogger("lithops_mini")
 
@@ -119,6 +123,9 @@ class FunctionExecutor:
         readable = (
             {"url"} | ({"object"} if self._stores else set()) | ({"path"} if self._compute.shares_files else set())
         )
+        # A function that makes an executor of its own gets this one's settings.
+        profile = json.dumps(self.config.as_profile())
+        self._environment = {"LITHOPS_MINI_CONFIG": profile} if self._compute.composes else {}
         self._surroundings = plan.Surroundings(self._storage, self.config.storage, readable)
         self._recorder = manifest.Recorder(self._storage, job.storage_bucket)
         self._dispatcher = Dispatcher(
@@ -378,11 +385,11 @@ class FunctionExecutor:
     def _platform(self) -> Platform:
         return replace(self._compute.platform, storage=self.config.storage)
 
-    def plot(self, dst: str | Path | None = None) -> list[str]:
-        """Write the timeline and the histogram of the jobs so far; return the paths. See ``plots.plot``."""
-        from lithops_mini import plots
+    def plot(self, dst: str | Path | None = None) -> Pictures:
+        """Draw the jobs so far; return the paths of the pictures, with the pictures. See ``plots.files.plot``."""
+        from lithops_mini.plots import files
 
-        return plots.plot(self.stats(), dst, name=self.executor_id)
+        return files.plot(self.stats(), dst, name=self.executor_id)
 
     # -- ending
 
@@ -585,8 +592,15 @@ class FunctionExecutor:
             "retry_exceptions": options.policy.told_exceptions,
             "on_oom": options.policy.on_oom,
         }
-        encoded = manifest.encode_manifest(
-            job, code, kind=kind, backend=self.config.backend, storage=self.config.storage, settings=settings
+        encode = partial(
+            manifest.encode_manifest,
+            job,
+            job.calls,
+            code,
+            kind=kind,
+            backend=self.config.backend,
+            storage=self.config.storage,
+            settings=settings,
         )
         futures = [call.future for call in job.calls]  # the job lets go of them when it ends
         with self._lock:
@@ -601,7 +615,7 @@ class FunctionExecutor:
             other.consumed = True
         try:
             if job.calls:  # a job without any has no end that would be recorded
-                self._recorder.begin(job, encoded)
+                self._recorder.begin(job, encode)
             self._dispatcher.add(job)
         except BaseException:  # Ctrl-C, or no thread can be started: nobody must wait for what nobody sends
             job.cancel()
@@ -636,8 +650,7 @@ class FunctionExecutor:
             "storage_options": self._storage.worker_options(),
             "bucket": self.config.job.storage_bucket,
             "inline": self._inline(_INLINE, self._compute.max_reply),
-            # A function that makes an executor of its own gets this one's settings.
-            "env": {"LITHOPS_MINI_CONFIG": json.dumps(self.config.as_profile()), **options.extra_env},
+            "env": {**self._environment, **options.extra_env},
             "inject": list(filled),
             "code": {
                 "sha256": code.sha256,

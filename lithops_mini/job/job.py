@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 from lithops_mini import records, wire
 from lithops_mini.compute.base import Activation
+from lithops_mini.failures import Failure
 from lithops_mini.job.future import ResponseFuture, Settled, stats_of
 from lithops_mini.progress import Counters
-from lithops_mini.records import NO_REQUESTS, CallStats, Invocation, Platform, Usage
+from lithops_mini.records import NO_REQUESTS, Attempt, CallStats, Invocation, Platform, Usage
 from lithops_mini.worker import serialize
 
 
@@ -155,7 +156,9 @@ class Job:
         self.platform = Platform()
         self.lock = threading.RLock()  # of the counters and the usage
         self.over = threading.Event()  # every call is settled, counted and handed to the recorder
+        self.attempts: list[Attempt] = []  # that were followed by another one
         self._settled: list[Settled] = []  # of the calls, once the job has ended
+        self._failures: list[Failure] = []  # the same
         self._stored: weakref.WeakSet[ResponseFuture[Any]] = weakref.WeakSet()
 
     def add_calls(self, inputs: Inputs, sources: Sequence[int], spawn: float) -> None:
@@ -222,6 +225,8 @@ class Job:
         for call in self.calls:
             if call.future._settled is not None:
                 self._settled.append(call.future._settled)
+            if call.future.failure is not None:
+                self._failures.append(call.future.failure)
             if call.future.stored is not None:
                 self._stored.add(call.future)
         self.calls = []
@@ -230,6 +235,10 @@ class Job:
         """Of the calls that are settled."""
         settled = [s for call in self.calls if (s := call.future._settled) is not None] or self._settled
         return [stats_of(each) for each in settled]
+
+    def failures(self) -> list[Failure]:
+        """Of the calls that have failed."""
+        return [f for call in self.calls if (f := call.future.failure) is not None] or list(self._failures)
 
     def unread(self) -> list[str]:
         """The keys of stored results that somebody can still ask for and nobody has."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import pwd
 import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any
@@ -30,9 +31,11 @@ from lithops_mini.version import __version__
 
 logger = logging.getLogger("lithops_mini.job")
 
-# What has been settled is written down when this old (seconds) or this large (bytes), and at the end of the job.
+# What has been settled is written down when this old (seconds) or this large (bytes). How a job begins and ends waits
+# only for what goes first: sending its messages, and reading what came of them.
 _FLUSH_SECONDS = 2.0
 _FLUSH_FOLLOWED_SECONDS = 0.1
+_FLUSH_ENDS_SECONDS = 0.01
 _FLUSH_BYTES = 4 << 20
 # Enough of a manifest or progress object to hold the header of most, in bytes.
 _GLANCE = 16 << 10
@@ -42,8 +45,12 @@ _CLOCK_ERROR = 2.0
 _TOLD = {"function": str, "kind": str, "calls": int, "created": float, "client": str}
 
 
-def encode_manifest(job: Job, code: Code, *, kind: str, backend: str, storage: str, settings: dict[str, Any]) -> bytes:
-    """The signed manifest. ``kind`` is map, reduce or call."""
+def encode_manifest(
+    job: Job, calls: Sequence[Call], code: Code, *, kind: str, backend: str, storage: str, settings: dict[str, Any]
+) -> bytes:
+    """The signed manifest. ``calls`` are the job's, which has none any more once it has ended; ``kind`` is map, reduce
+    or call.
+    """
     inline_code = code.data if job.code else b""
     message = json.loads(job.header)
     header = {
@@ -51,7 +58,7 @@ def encode_manifest(job: Job, code: Code, *, kind: str, backend: str, storage: s
         "job": job.id,
         "function": job.name,
         "kind": kind,
-        "calls": len(job.calls),
+        "calls": len(calls),
         "created": job.submitted,
         "backend": backend,
         "storage": storage,
@@ -62,12 +69,12 @@ def encode_manifest(job: Job, code: Code, *, kind: str, backend: str, storage: s
         "code": {"sha256": code.sha256, "size": len(code.data), "inline": bool(job.code)},
         # Every message's header, without what the bucket's other readers must not learn.
         "message": message | {"keys": {}, "env": wire.seal(job.key, json.dumps(message["env"]))},
-        "inputs": [len(call.arguments) for call in job.calls],
-        "stored": [call.id for call in job.calls if call.stored],
-        "dependencies": {call.id: _runs(call) for call in job.calls if call.dependencies},
+        "inputs": [len(call.arguments) for call in calls],
+        "stored": [call.id for call in calls if call.stored],
+        "dependencies": {call.id: _runs(call) for call in calls if call.dependencies},
     }
     text = wire.encode_header(header)
-    body = [struct.pack("<I", len(text)), text, inline_code, *(call.arguments for call in job.calls)]
+    body = [struct.pack("<I", len(text)), text, inline_code, *(call.arguments for call in calls)]
     data = b"".join(body)
     return data + wire.sign(job.key, records.manifest_key(job.id), data)
 
@@ -95,10 +102,10 @@ def _user() -> str:
 class _Unwritten:
     """What is known of a job and not yet in storage."""
 
-    manifest: bytes | None = None
+    encode: Callable[[], bytes] | None = None  # its manifest
     replies: list[bytes] = field(default_factory=list)
     size: int = 0
-    since: float = 0.0
+    due: float = math.inf  # monotonic: when it is to be written
     sequence: int = 0
     ended: bool = False
 
@@ -114,44 +121,56 @@ class Recorder:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._busy = False
+        self._next = math.inf  # monotonic: until when the thread waits, unless it is told
         self._tell_lost: Callable[[Job], object] | None = None
 
     def when_lost(self, tell: Callable[[Job], object]) -> None:
         """Have ``tell(job)`` called when outcomes of a job could not be written."""
         self._tell_lost = tell
 
-    def begin(self, job: Job, manifest: bytes) -> None:
-        """Have the manifest written."""
+    def begin(self, job: Job, encode: Callable[[], bytes]) -> None:
+        """Have the manifest encoded, and written."""
         with self._condition:
-            self._jobs.setdefault(job, _Unwritten()).manifest = manifest
-            self._wake()
+            unwritten = self._jobs.setdefault(job, _Unwritten())
+            unwritten.encode = encode
+            self._within(unwritten, _FLUSH_ENDS_SECONDS)
 
     def settled(self, job: Job, reply: bytes, *, ended: bool) -> None:
         """Note outcomes that counted, as a reply; ``ended`` says that no more will follow."""
         with self._condition:
             unwritten = self._jobs.setdefault(job, _Unwritten())
             if reply:
-                unwritten.since = unwritten.since or time.monotonic()
                 unwritten.replies.append(reply)
                 unwritten.size += len(reply)
             unwritten.ended = ended
-            if self._is_due(job) or (job.followed and len(unwritten.replies) == 1):
-                self._wake()
+            if unwritten.size > _FLUSH_BYTES:
+                self._within(unwritten, 0.0)
+            elif ended:
+                self._within(unwritten, _FLUSH_ENDS_SECONDS)
+            elif reply:
+                self._within(unwritten, _FLUSH_FOLLOWED_SECONDS if job.followed else _FLUSH_SECONDS)
 
-    def _wake(self) -> None:
+    def _within(self, unwritten: _Unwritten, seconds: float) -> None:
+        """Have it written so soon, if that is not to be sooner anyway."""
+        due = time.monotonic() + seconds
+        if due >= unwritten.due:
+            return
+        unwritten.due = due
         # Also after close(): a call may be cancelled, by a thread of the user's, while the executor shuts down.
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="lithops_mini-recorder", daemon=True)
             self._thread.start()
-        self._condition.notify_all()
+        if due < self._next:
+            self._condition.notify_all()
 
     def flush(self) -> None:
         """Return when everything noted so far is in storage."""
         with self._condition:
             for unwritten in self._jobs.values():
-                unwritten.since = -1.0
+                if unwritten.due < math.inf:
+                    unwritten.due = 0.0
             self._condition.notify_all()
-            self._condition.wait_for(lambda: not self._busy and not any(map(self._is_due, self._jobs)))
+            self._condition.wait_for(lambda: not self._busy and self._next_due() > 0.0)
 
     def close(self) -> None:
         """Write what is left and stop."""
@@ -166,12 +185,13 @@ class Recorder:
             with self._condition:
                 self._busy = False
                 self._condition.notify_all()
-                while not (due := [job for job in self._jobs if self._is_due(job)]):
+                while not (due := self._due()):
+                    self._next = self._next_due()
                     if self._closed:
                         self._thread = None
                         return
-                    self._condition.wait(self._next_due())
-                self._busy = True
+                    self._condition.wait(None if self._next == math.inf else self._next - time.monotonic())
+                self._next, self._busy = 0.0, True
                 work = [(job, self._take(job)) for job in due]
             for job, unwritten in work:
                 try:
@@ -184,21 +204,13 @@ class Recorder:
                     if unwritten.replies and self._tell_lost is not None:
                         self._tell_lost(job)
 
-    def _is_due(self, job: Job) -> bool:
-        unwritten = self._jobs[job]
-        if unwritten.manifest is not None or unwritten.ended or unwritten.size > _FLUSH_BYTES:
-            return True
-        return bool(unwritten.replies) and (self._closed or time.monotonic() >= self._due_at(job))
+    def _due(self) -> list[Job]:
+        """The jobs of which something is to be written now."""
+        now = math.nextafter(math.inf, 0.0) if self._closed else time.monotonic()
+        return [job for job, unwritten in self._jobs.items() if unwritten.due <= now]
 
-    def _due_at(self, job: Job) -> float:
-        unwritten = self._jobs[job]
-        if unwritten.since < 0:
-            return 0.0
-        return unwritten.since + (_FLUSH_FOLLOWED_SECONDS if job.followed else _FLUSH_SECONDS)
-
-    def _next_due(self) -> float | None:
-        times = [self._due_at(job) for job, unwritten in self._jobs.items() if unwritten.replies]
-        return max(0.0, min(times) - time.monotonic()) if times else None
+    def _next_due(self) -> float:
+        return min((unwritten.due for unwritten in self._jobs.values()), default=math.inf)
 
     def _take(self, job: Job) -> _Unwritten:
         taken = self._jobs.pop(job)
@@ -208,8 +220,8 @@ class Recorder:
         return taken
 
     def _write(self, job: Job, unwritten: _Unwritten) -> None:
-        if unwritten.manifest is not None:
-            self._storage.put(self._bucket, records.manifest_key(job.id), unwritten.manifest)
+        if unwritten.encode is not None:
+            self._storage.put(self._bucket, records.manifest_key(job.id), unwritten.encode())
         if unwritten.replies:
             counters = job.counters
             header = {

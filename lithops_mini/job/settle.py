@@ -28,7 +28,8 @@ from lithops_mini.failures import Failure
 from lithops_mini.job.future import ResponseFuture, Unread
 from lithops_mini.job.job import Call, Job
 from lithops_mini.job.manifest import Recorder
-from lithops_mini.shorten import short_repr
+from lithops_mini.records import Attempt
+from lithops_mini.shorten import short_repr, shorten
 from lithops_mini.sizes import format_size
 from lithops_mini.storage.base import StorageBackend
 from lithops_mini.wire import Outcome, Status
@@ -45,7 +46,10 @@ _BACKOFF, _LONGEST_BACKOFF = 0.1, 20.0
 _POSTPONED = (Reason.THROTTLED, Reason.PACED, Reason.UNAVAILABLE)
 _POSTPONEMENTS = 20
 
-_LOST: dict[Status, type[LithopsMiniError]] = {
+# Of the reason for another attempt, in characters.
+_WHY = 300
+
+LOST: dict[Status, type[LithopsMiniError]] = {
     Status.DIED: WorkerDied,
     Status.TIMEOUT: CallTimeout,
     Status.OUT_OF_MEMORY: OutOfMemory,
@@ -152,11 +156,11 @@ class Settle:
             elif reason == Reason.OUT_OF_MEMORY:
                 retryable = self._give_more(job, call)
             if retryable and call.attempt <= job.policy.retries:
-                self._retry(job, call, str(error))
+                self._retry(job, call, _lost(call, status, ""), "", str(error))
             else:
                 lost = _lost(call, status, str(error))
                 # Each future its own exception: what is noted on one is not true of the others.
-                own = _LOST[status](str(error)) if reason in _REASONS else copy.copy(error)
+                own = LOST[status](str(error)) if reason in _REASONS else copy.copy(error)
                 if self._resolve(job, call, lost, "", own):
                     settled.append(lost)
         self._count(job, _record("", settled), done=len(settled), failed=len(settled))
@@ -219,13 +223,13 @@ class Settle:
             retry = isinstance(error, wanted) if isinstance(wanted, tuple) else wanted
         else:
             text = bytes(outcome.data).decode()
-            error, failure, retry = _LOST[status](text), None, status in _RETRIED
+            error, failure, retry = LOST[status](text), None, status in _RETRIED
             if status == Status.OUT_OF_MEMORY:
                 retry = self._give_more(job, call)
         if retry and call.attempt <= job.policy.retries:
             call.requests = outcome.requests
             why = f"{failure.type_name}: {failure.message}" if failure else str(error)
-            self._retry(job, call, why)
+            self._retry(job, call, outcome, worker_id, why)
             return False
         return self._resolve(job, call, outcome, worker_id, error, failure)
 
@@ -238,7 +242,8 @@ class Settle:
         logger.info("call %d of %s gets %d MiB", call.id, job.name, call.memory >> 20)
         return True
 
-    def _retry(self, job: Job, call: Call, why: str) -> None:
+    def _retry(self, job: Job, call: Call, outcome: Outcome, worker_id: str, why: str) -> None:
+        job.attempts.append(_attempt_of(call, outcome, worker_id, why))
         logger.info("call %d of %s, attempt %d: %s; it is run again", call.id, job.name, call.attempt, why)
         delay = backoff(call.attempt)
         call.attempt += 1
@@ -320,6 +325,21 @@ class Settle:
         if ended:
             job.release()
             job.over.set()
+
+
+def _attempt_of(call: Call, outcome: Outcome, worker_id: str, why: str) -> Attempt:
+    """What is told of an attempt that is not the last."""
+    return Attempt(
+        call_id=call.id,
+        attempt=call.attempt,
+        dispatched=call.dispatched,
+        started=outcome.started or None,
+        ended=outcome.ended or None,
+        given_up=time.time(),
+        worker_id=worker_id,
+        status=Status(outcome.status).name.lower(),
+        why=shorten(why, _WHY),
+    )
 
 
 def _unended(calls: Sequence[Call]) -> list[Call]:
