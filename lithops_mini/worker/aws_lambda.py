@@ -81,6 +81,7 @@ class Worker:
                 self._store(place, answer, context)
             except StorageError as error:
                 logger.warning("the reply could not be stored, and goes back all the same: %s", error)
+            answer["stored"] = True
         self._start = 0  # Lambda has told it
         return answer
 
