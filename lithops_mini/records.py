@@ -215,6 +215,20 @@ class CallStats:
         return {f.name: getattr(self, f.name) for f in fields(self)} | {"function_time": self.function_time}
 
 
+class Attempt(NamedTuple):
+    """One attempt of a call that was run again after it. Times as in ``CallStats``."""
+
+    call_id: int
+    attempt: int  # from 1
+    dispatched: float | None
+    started: float | None
+    ended: float | None
+    given_up: float  # client: when that was decided
+    worker_id: str  # empty when no worker answered
+    status: str
+    why: str  # in a line
+
+
 @dataclass(frozen=True, slots=True)
 class Partition:
     """A piece of a data source, as the client plans it and the worker opens it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lithops_mini.durations import format_duration
+from lithops_mini.measures import function_times, quantile, time_to_distribute
 from lithops_mini.records import CallStats, Requests
 from lithops_mini.shorten import shorten
 from lithops_mini.sizes import format_size
@@ -25,7 +26,7 @@ def summary(
     runtime_memory: int | None = None,
     client_requests: Requests | None = None,
 ) -> str:
-    """Return the job summary: a column for each stage and one for all, fewer than 30 lines, without a final newline.
+    """Return the job summary: a column for each stage and one for all, at most 30 lines, without a final newline.
 
     ``stages`` are names with the stats of settled calls, in the order they ran; stages without calls are left out.
     ``runtime_memory`` is what each call may use, in MiB; with it the table has GB-seconds: its product with the
@@ -34,9 +35,18 @@ def summary(
     and a last line tells of the client's.
     """
     where = f"Job summary: backend {backend}, storage {storage}" + (f", executor {executor_id}" if executor_id else "")
+    rows = summary_rows(stages, runtime_memory=runtime_memory, with_requests=client_requests is not None)
+    if not rows:
+        return f"{where}\n\nNo call has been settled."
+    told = f"{where}\n\n{_align(rows)}"
+    return told if client_requests is None else f"{told}\n\n{client_sentence(client_requests)}"
+
+
+def summary_rows(stages: Stages, *, runtime_memory: int | None = None, with_requests: bool = False) -> list[list[str]]:
+    """Return the table of ``summary``: its headings, and a row for each number; empty if no call has been settled."""
     columns = [(name, list(stats)) for name, stats in stages if stats]
     if not columns:
-        return f"{where}\n\nNo call has been settled."
+        return []
     everything = [call for _, stats in columns for call in stats]
     if len(columns) > _COLUMNS:
         earlier, columns = columns[: 1 - _COLUMNS], columns[1 - _COLUMNS :]
@@ -47,15 +57,18 @@ def summary(
     rows += [[label, *(write(stats) for _, stats in columns)] for label, write in _ROWS]
     if runtime_memory is not None:
         gigabytes = runtime_memory / 1024
-        rows.append(["GB-seconds", *(f"{gigabytes * sum(_function_times(stats)):,.2f}" for _, stats in columns)])
-    if client_requests is None:
-        return f"{where}\n\n{_align(rows)}"
-    sent = [_requests(stats) for _, stats in columns]
-    rows.append(["storage requests", *(f"{sum(requests):,}" for requests in sent)])
-    rows += [[f"  {name}", *(f"{requests[n]:,}" for requests in sent)] for n, name in enumerate(_CLASSES)]
-    classes = ", ".join(f"{count:,} {name}" for count, name in zip(client_requests, _CLASSES, strict=True))
-    client = f"The client itself sent {sum(client_requests):,} storage requests: {classes}."
-    return f"{where}\n\n{_align(rows)}\n\n{client}"
+        rows.append(["GB-seconds", *(f"{gigabytes * sum(function_times(stats)):,.2f}" for _, stats in columns)])
+    if with_requests:
+        sent = [_requests(stats) for _, stats in columns]
+        rows.append(["storage requests", *(f"{sum(requests):,}" for requests in sent)])
+        rows += [[f"  {name}", *(f"{requests[n]:,}" for requests in sent)] for n, name in enumerate(_CLASSES)]
+    return rows
+
+
+def client_sentence(requests: Requests) -> str:
+    """What the client itself sent to storage, in words."""
+    classes = ", ".join(f"{count:,} {name}" for count, name in zip(requests, _CLASSES, strict=True))
+    return f"The client itself sent {sum(requests):,} storage requests: {classes}."
 
 
 def _align(rows: list[list[str]]) -> str:
@@ -77,13 +90,8 @@ def _requests(stats: Sequence[CallStats]) -> Requests:
     )
 
 
-def _function_times(stats: Sequence[CallStats]) -> list[float]:
-    return sorted(time for call in stats if (time := call.function_time) is not None)
-
-
 def _quantile(times: list[float], share: float) -> str:
-    """The smallest of the sorted times that at least this share does not pass."""
-    return format_duration(times[max(-int(-share * len(times) // 1) - 1, 0)]) if times else "-"
+    return format_duration(quantile(times, share)) if times else "-"
 
 
 def _wall_time(stats: Sequence[CallStats]) -> float:
@@ -92,11 +100,16 @@ def _wall_time(stats: Sequence[CallStats]) -> float:
 
 def _parallelism(stats: Sequence[CallStats]) -> str:
     wall = _wall_time(stats)
-    return f"{sum(_function_times(stats)) / wall:.1f}" if wall > 0 else "-"
+    return f"{sum(function_times(stats)) / wall:.1f}" if wall > 0 else "-"
 
 
 def _start_delay(stats: Sequence[CallStats]) -> str:
     return _quantile(sorted(call.started - call.submitted for call in stats if call.started is not None), 0.5)
+
+
+def _distributed(stats: Sequence[CallStats]) -> str:
+    took = time_to_distribute(stats)
+    return "-" if took is None else format_duration(took)
 
 
 def _count(holds: Callable[[CallStats], bool]) -> Callable[[Sequence[CallStats]], str]:
@@ -114,10 +127,11 @@ _ROWS: list[tuple[str, Callable[[Sequence[CallStats]], str]]] = [
     ("wall time", lambda stats: format_duration(_wall_time(stats))),
     ("calls at once, mean", _parallelism),
     ("start delay, median", _start_delay),
-    ("function time, sum", lambda stats: format_duration(sum(_function_times(stats)))),
-    ("  median", lambda stats: _quantile(_function_times(stats), 0.5)),
-    ("  95th percentile", lambda stats: _quantile(_function_times(stats), 0.95)),
-    ("  longest", lambda stats: _quantile(_function_times(stats), 1.0)),
+    ("time to distribute", _distributed),
+    ("function time, sum", lambda stats: format_duration(sum(function_times(stats)))),
+    ("  median", lambda stats: _quantile(function_times(stats), 0.5)),
+    ("  95th percentile", lambda stats: _quantile(function_times(stats), 0.95)),
+    ("  longest", lambda stats: _quantile(function_times(stats), 1.0)),
     ("CPU time, user", lambda stats: format_duration(sum(call.cpu_user for call in stats))),
     ("  system", lambda stats: format_duration(sum(call.cpu_system for call in stats))),
     ("memory, peak", lambda stats: format_size(max(call.peak_memory for call in stats))),

@@ -6,6 +6,7 @@ import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,11 @@ from fake_stats import job, stage
 from terminal import child
 
 from lithops_mini.errors import InputError
-from lithops_mini.plots import histogram, plot, timeline
+from lithops_mini.plots.calls import histogram, timeline
+from lithops_mini.plots.files import KINDS, plot
+from lithops_mini.plots.progress import stage_progress
+from lithops_mini.plots.usage import utilisation
+from lithops_mini.plots.workers import worker_lifetimes
 from lithops_mini.records import CallStats
 
 pytest.importorskip("matplotlib")
@@ -128,17 +133,22 @@ def test_more_stages_than_panels_share_one() -> None:
     assert len(spans(histogram(stages), "warm worker", 1)) == 60
 
 
-@pytest.mark.parametrize("calls", [1, 10, 200, 10_000])
+@pytest.mark.parametrize("calls", [1, 20, 10_000])
 def test_no_text_lies_upon_another_or_outside(calls: int) -> None:
     stages = [*job(calls, 1 + calls // 20), ("a function with a very long name", stage(3, 3))]
-    for figure in (timeline(stages), histogram(stages)):
+    for draw in KINDS.values():
+        figure = draw(stages)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         renderer = canvas.get_renderer()
-        texts = [*figure.texts, figure.axes[-1].xaxis.label]
+        texts = [figure._suptitle, *(ax.xaxis.label for ax in figure.axes)]
         for ax in figure.axes:
-            low, high = sorted(ax.get_ylim())
-            texts += [label for label in ax.get_yticklabels() if low <= label.get_position()[1] <= high]
+            for at, limits, ticks in (
+                (1, ax.get_ylim(), ax.get_yticklabels()),
+                (0, ax.get_xlim(), ax.get_xticklabels()),
+            ):
+                low, high = sorted(limits)
+                texts += [label for label in ticks if low <= label.get_position()[at] <= high]
             texts.append(ax._left_title)
         texts += figure.legends[0].get_texts()
         boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts if text.get_text()]
@@ -152,7 +162,7 @@ def test_no_text_lies_upon_another_or_outside(calls: int) -> None:
 
 
 def test_of_very_many_calls_some_are_drawn_and_every_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lithops_mini.plots.MOST_ROWS", 100)
+    monkeypatch.setattr("lithops_mini.plots.style.MOST_ROWS", 100)
     stats = [call(n, status="error" if n in (33, 501) else "ok") for n in range(1000)]
     figure = timeline([("map", stats)])
     assert [row for row, *_ in spans(figure, "function")] == sorted({*range(0, 1000, 10), 33, 501})
@@ -164,9 +174,79 @@ def test_ten_thousand_calls_take_seconds(tmp_path: Path) -> None:
     stages = job(10_000, 500)
     begin = time.perf_counter()
     paths = plot(stages, tmp_path / "job.svg")
-    plot(stages, tmp_path)
     assert time.perf_counter() - begin < 30
     assert all(Path(path).stat().st_size < 2_000_000 for path in paths)
+
+
+def curve(figure: Figure, panel: int, label: str) -> list[tuple[float, float]]:
+    """The points of the line of this label; of the only one without, if it has none."""
+    (line,) = [
+        line
+        for line in figure.axes[panel].lines
+        if line.get_label() == label or (not label and line.get_label().startswith("_"))
+    ]
+    return list(zip(*line.get_data(), strict=True))
+
+
+@pytest.mark.parametrize("calls", [1, 60])
+def test_the_utilisation_adds_up_to_what_the_calls_used(calls: int) -> None:
+    stages = job(calls, 7)
+    stats = [call for _, each in stages for call in each if call.started is not None]
+    figure = utilisation(stages)
+
+    def area(panel: int, label: str) -> float:
+        points = curve(figure, panel, label)
+        return sum(level * (after - now) for (now, level), (after, _) in pairwise(points))
+
+    assert area(0, "") == pytest.approx(sum(call.cpu_user + call.cpu_system for call in stats), rel=1e-6)
+    assert area(0, "calls running") == pytest.approx(sum(call.function_time or 0 for call in stats), rel=1e-6)
+    assert area(1, "") == pytest.approx(sum(call.peak_memory * (call.function_time or 0) for call in stats), rel=1e-6)
+    assert area(2, "in") == pytest.approx(sum(call.bytes_in for call in stats), rel=1e-6)
+    assert area(2, "out") == pytest.approx(sum(call.bytes_out for call in stats), rel=1e-6)
+
+
+def test_the_utilisation_is_that_of_each_moment() -> None:
+    busy = {"cpu_user": 5.0, "cpu_system": 1.0, "peak_memory": 3 << 20}
+    figure = utilisation([("map", [call(0, **busy), call(1, **busy, started=104.5)])])  # 2 cores for 3 s, 4 for 1.5 s
+
+    def level(panel: int, at: float) -> float:
+        return [level for time, level in curve(figure, panel, "") if time <= at][-1]
+
+    assert [level(0, at) for at in (1.0, 4.0, 5.0, 6.5)] == pytest.approx([0, 2, 6, 0])
+    assert [level(1, at) for at in (1.0, 4.0, 5.0, 6.5)] == pytest.approx([0, 3 << 20, 6 << 20, 0])
+    assert titles(figure)[1] == "memory of running calls: at most 6 MiB"
+
+
+def test_workers_live_from_their_first_call_to_their_last() -> None:
+    calls = [
+        call(0, worker_id="b", cold=True),
+        call(1, worker_id="b", started=108.0, ended=110.0, status="error"),
+        call(2, worker_id="a", started=104.0),
+        CALLS[3],
+    ]
+    figure = worker_lifetimes([("map", calls)])
+    assert spans(figure, "cold start", 1) == [(0, 1, 3)]
+    assert spans(figure, "idle", 1) == [(0, 3, 10), (1, 4, 6)]
+    assert sorted(spans(figure, "function", 1)) == [(0, 3, 6), (0, 8, 10), (1, 4, 6)]
+    assert marks(figure, "failed", 1) == {0}
+    assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == ["b", "a"]
+    assert curve(figure, 0, "worker there") == [(0, 0), (1, 1), (4, 2), (6, 1), (10, 0)]
+    assert titles(figure) == ["workers: at most 2 at once, busy 64% of their time", "2 workers"]
+
+
+def test_stages_show_how_far_they_were_and_how_long_functions_took() -> None:
+    slow = call(9, ended=160.0, settled=161.0)
+    figure = stage_progress(
+        [("map", [*(call(n, started=102.0 + n) for n in range(4)), slow, CALLS[3]]), ("two", CALLS)]
+    )
+    assert curve(figure, 0, "started")[:5] == [(2, 0), (2, 1), (3, 2), (3, 3), (4, 4)]
+    assert curve(figure, 0, "ended")[-1] == (61, 5)
+    assert curve(figure, 0, "result here")[-1] == (61, 6)
+    assert curve(figure, 1, "straggler") == [(57, 0.02)]
+    assert titles(figure) == [
+        *("map: 6 calls, 1 failed", "functions: median 3 s, 1 straggler"),
+        *("two: 5 calls, 2 failed", "functions: median 3 s"),
+    ]
 
 
 def png_size(path: str) -> tuple[int, int]:
@@ -185,13 +265,15 @@ def test_where_the_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         return [str(Path(path).absolute().relative_to(tmp_path)) for path in paths]
 
     monkeypatch.chdir(tmp_path)
-    assert written(None) == ["j1_timeline.png", "j1_histogram.png"]
-    assert written("job") == ["job_timeline.png", "job_histogram.png"]
-    assert written("new/") == ["new/j1_timeline.png", "new/j1_histogram.png"]
-    assert written(tmp_path / "new") == ["new/j1_timeline.png", "new/j1_histogram.png"]
-    assert written("a/b/job.PNG") == ["a/b/job_timeline.png", "a/b/job_histogram.png"]
-    assert written("run.v2") == ["run.v2_timeline.png", "run.v2_histogram.png"]
-    assert written("job.svg") == ["job_timeline.svg", "job_histogram.svg"]
+    kinds = ["timeline", "histogram", "stages", "utilisation", "workers"]
+    assert written(None) == [f"j1_{kind}.png" for kind in kinds]
+    monkeypatch.setattr("lithops_mini.plots.files.KINDS", {"timeline": timeline})
+    assert written("job") == ["job_timeline.png"]
+    assert written("new/") == ["new/j1_timeline.png"]
+    assert written(tmp_path / "new") == ["new/j1_timeline.png"]
+    assert written("a/b/job.PNG") == ["a/b/job_timeline.png"]
+    assert written("run.v2") == ["run.v2_timeline.png"]
+    assert written("job.svg") == ["job_timeline.svg"]
     assert Path("job_timeline.svg").read_text().startswith("<?xml")
     width, height = png_size("job_timeline.png")
     assert width == 1650
@@ -219,25 +301,25 @@ def test_calls_without_start_or_length_and_clocks_that_disagree(tmp_path: Path) 
         "skewed": [call(0, started=50.0, ended=53.0), call(1, started=500.0, ended=503.0)],
         "$x_1^$": [call(0)],
     }.items():
-        paths = plot([(name, calls)], tmp_path / "picture")
-        assert png_size(paths[0])[0] == 1650
+        for draw in KINDS.values():
+            FigureCanvasAgg(draw([(name, calls)])).draw()
     assert titles(histogram([("never", [CALLS[4]])]))[0] == "no call started"
 
 
 def test_pictures_can_be_made_in_several_threads(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        paths = list(pool.map(lambda n: plot(job(50, 5), tmp_path / f"job{n}"), range(8)))
-    pictures = {Path(timeline_path).read_bytes() for timeline_path, _ in paths}
-    assert len(pictures) == 1
+    with ThreadPoolExecutor(3) as pool:
+        paths = list(pool.map(lambda n: plot(job(9, 3), tmp_path / f"job{n}"), range(3)))
+    for same in zip(*paths, strict=True):
+        assert len({Path(path).read_bytes() for path in same}) == 1
 
 
 def test_nothing_is_imported_before_a_picture_is_made_and_never_pyplot(tmp_path: Path) -> None:
     code = f"""
-import lithops_mini.plots
+import lithops_mini.plots.files
 assert not {{"matplotlib", "numpy"}} & set(sys.modules)
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from fake_stats import job
-lithops_mini.plots.plot(job(5, 2), {str(tmp_path / "job")!r})
+lithops_mini.plots.files.plot(job(5, 2), {str(tmp_path / "job")!r})
 assert "matplotlib.pyplot" not in sys.modules
 """
     assert child(code) == ""
@@ -249,7 +331,7 @@ sys.modules["matplotlib"] = None
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from fake_stats import job
 from lithops_mini.errors import ConfigError
-from lithops_mini.plots import plot
+from lithops_mini.plots.files import plot
 try:
     plot(job(5, 2), {str(tmp_path / "job")!r})
 except ConfigError as error:

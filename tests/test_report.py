@@ -74,6 +74,7 @@ def test_every_number() -> None:
         "wall time": ["11 s"],
         "calls at once, mean": ["4.1"],  # 45 s of functions in 11 s
         "start delay, median": ["1 s"],
+        "time to distribute": ["1 s"],
         "function time, sum": ["45 s"],
         "median": ["5 s"],
         "95th percentile": ["9 s"],
@@ -111,7 +112,7 @@ def test_many_stages_are_added_up_but_for_the_last() -> None:
 def test_it_is_a_small_aligned_table(calls: int) -> None:
     text = summary(job(calls, 8), **WHERE, runtime_memory=1769)
     lines = text.splitlines()
-    assert len(lines) < 30
+    assert len(lines) <= 30
     assert len({len(line) for line in lines[2:]}) == 1
     rows = table(text)
     whole = [

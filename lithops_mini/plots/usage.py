@@ -1,0 +1,115 @@
+"""What the calls used, and when: processors, memory, network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import ceil, log2
+from typing import TYPE_CHECKING
+
+from lithops_mini.plots.style import (
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    SKY,
+    Points,
+    Stages,
+    counts,
+    draw_clock,
+    draw_legend,
+    draw_level,
+    new_figure,
+    panels_of,
+    plain_axes,
+    write_title,
+)
+from lithops_mini.records import CallStats
+from lithops_mini.sizes import format_size
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_BINS = 300  # of the time: more are narrower than a point of the picture
+_PANEL = 1.5  # inches
+
+
+def utilisation(stages: Stages) -> Figure:
+    """Draw processors, memory and network that all calls together used, over time.
+
+    Processors: the CPU time of each call, spread over its function's time, beside how many calls ran. Memory: the peak
+    of each worker whose function runs. Network: arguments on their way to workers, results on their way back; what
+    functions themselves read and write is not known. Arguments, time and errors as in ``timeline``.
+    """
+    panels = panels_of(stages)
+    calls = [call for panel in panels for call in panel.calls]
+    origin, end = panels[0].origin, panels[0].end
+    figure, axes = new_figure(panels, "Utilisation", [_PANEL] * 3)
+    processors, memory, network = axes
+    ran = [(call, call.started, call.ended) for call in calls if call.started is not None and call.ended is not None]
+
+    cpu = _level(origin, end, [(start, stop, call.cpu_user + call.cpu_system) for call, start, stop in ran])
+    draw_level(processors, "", BLUE, cpu)
+    running = counts(origin, [(start, stop) for _, start, stop in ran])
+    draw_level(processors, "calls running", ORANGE, running, fill=False)
+    mean = sum(call.cpu_user + call.cpu_system for call in calls) / max(end - origin, 1e-9)
+    write_title(processors, f"processors in use: at most {max(cpu[1]):,.3g}, {mean:,.3g} in the mean")
+
+    held = _level(origin, end, [(start, stop, call.peak_memory * (stop - start)) for call, start, stop in ran])
+    draw_level(memory, "", GREEN, held)
+    write_title(memory, f"memory of running calls: at most {format_size(round(max(held[1])))}")
+
+    sent = _level(origin, end, filter(None, map(_sent, calls)))
+    received = _level(origin, end, [(stop, call.settled, float(call.bytes_out)) for call, _, stop in ran])
+    draw_level(network, "in", SKY, sent)
+    draw_level(network, "out", INK, received, fill=False)
+    total_in, total_out = (format_size(sum(getattr(call, f"bytes_{way}") for call in calls)) for way in ("in", "out"))
+    write_title(network, f"network per second: arguments in, {total_in} in all; results out, {total_out} in all")
+
+    plain_axes(axes)
+    for ax in axes:
+        ax.set_ylim(bottom=0)
+    for ax in (memory, network):
+        _count_bytes(ax)
+    draw_clock(axes[-1], panels[0])
+    draw_legend(figure)
+    return figure
+
+
+def _sent(call: CallStats) -> tuple[float, float, float] | None:
+    if call.started is None:
+        return None
+    return call.submitted if call.dispatched is None else call.dispatched, call.started, float(call.bytes_in)
+
+
+def _level(origin: float, end: float, amounts: Iterable[tuple[float, float, float]]) -> Points:
+    """The mean level, in each piece of the time, of amounts that are spread over their spans (begin, end, amount)."""
+    width = (end - origin) / _BINS or 1.0
+    within = [0.0] * (_BINS + 1)
+    change = [0.0] * (_BINS + 2)
+    for begin, stop, amount in amounts:
+        first, last = (min(max((time - origin) / width, 0.0), float(_BINS)) for time in (begin, stop))
+        low, high = int(first), int(last)
+        if high <= low:
+            within[low] += amount
+            continue
+        level = amount / (last - first)
+        within[low] += level * (low + 1 - first)
+        within[high] += level * (last - high)
+        change[low + 1] += level
+        change[high] -= level
+    levels, whole = [], 0.0
+    for part, step in zip(within, change, strict=False):
+        whole += step
+        levels.append(max(0.0, whole + part) / width)
+    at_the_very_end = levels.pop()
+    levels[-1] += at_the_very_end
+    return [n * width for n in range(_BINS + 1)], [*levels, 0.0]
+
+
+def _count_bytes(ax: Axes) -> None:
+    """Ticks at multiples of a power of two, which are round in KiB, MiB and so on."""
+    from matplotlib.ticker import MultipleLocator
+
+    ax.yaxis.set_major_locator(MultipleLocator(2.0 ** max(ceil(log2(max(ax.get_ylim()[1], 1.0) / 4)), 0)))
+    ax.yaxis.set_major_formatter(lambda value, _: format_size(round(value)))
