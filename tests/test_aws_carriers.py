@@ -17,7 +17,7 @@ from proxy import LOST_ANSWER, Proxy
 
 import lithops_mini as lm
 from lithops_mini import records
-from lithops_mini.compute import aws_errors, aws_lambda, inbox
+from lithops_mini.compute import aws_errors, aws_lambda, function, inbox
 from lithops_mini.errors import ConfigError, Reason, WorkerDied
 from lithops_mini.records import NO_REQUESTS
 from lithops_mini.runtimes.function import LOSSES_PREFIX
@@ -113,8 +113,8 @@ def test_a_sandbox_that_dies_is_told_by_lambda_at_once(account, faults):
 
 def test_an_event_that_is_lost_is_sent_again_when_its_time_is_over(account, faults, monkeypatch):
     monkeypatch.setattr(aws_lambda, "EVENT_AGE", 1)
-    monkeypatch.setattr(aws_lambda, "_LATE", 1)
-    monkeypatch.setattr(aws_lambda, "_STARTS", 1)
+    monkeypatch.setattr(function, "LATE", 1.0)
+    monkeypatch.setattr(function, "STARTS", 1.0)
     with event(account) as ex:
         account.aws.own("requests", "DELETE")
         faults(lose=1)
@@ -164,11 +164,11 @@ def test_lambda_tells_of_losses_without_the_keys_that_were_in_the_event(account,
     assert "5ec4e7" not in told
     assert b64encode(b"payload").decode().rstrip("=") not in told
     with event(account) as ex:
-        (function,) = ex._compute._there.values()
-        variables = account.aws.client("lambda").get_function_configuration(FunctionName=function.name)["Environment"]
-        assert variables["Variables"] == {SEAL: function.seal}
+        (made,) = ex._compute._sizes.there.values()
+        variables = account.aws.client("lambda").get_function_configuration(FunctionName=made.name)["Environment"]
+        assert variables["Variables"] == {SEAL: made.seal}
         again = event(account)
-        assert again._compute._there == ex._compute._there
+        assert again._compute._sizes.there == ex._compute._sizes.there
         again.shutdown()
 
 
@@ -244,7 +244,7 @@ def lose_answers(proxy: Proxy, count: int) -> None:
 
 
 def test_an_answer_that_is_lost_is_found_in_storage(account, proxy, monkeypatch, tmp_path):
-    monkeypatch.setattr(aws_lambda, "_STORED_AFTER", 0.5)
+    monkeypatch.setattr(function, "STORED_AFTER", 0.5)
     with through(proxy, account) as ex:
         ex.get_result(ex.submit(abs, 1))
         lose_answers(proxy, 1)
@@ -265,7 +265,7 @@ def test_a_short_call_whose_answer_is_lost_is_run_again(account, proxy, tmp_path
 
 
 def test_the_stored_reply_of_a_call_whose_answer_came_is_deleted(account, monkeypatch):
-    monkeypatch.setattr(aws_lambda, "_STORED_AFTER", 0.2)
+    monkeypatch.setattr(function, "STORED_AFTER", 0.2)
     with executor(account) as ex:
         account.aws.own("requests", "DELETE")
         assert ex.get_result(ex.submit(time.sleep, 0.5)) is None

@@ -15,7 +15,7 @@ from many_calls import CALLS, Counted, changes, square
 from proxy import INTERNAL_ERROR, LOST_ANSWER, LOST_REQUEST, SLOW_DOWN, TRUNCATED, Fault, Proxy, Request
 
 from lithops_mini import executor as executor_module
-from lithops_mini.compute import aws_lambda
+from lithops_mini.compute import aws_lambda, function
 
 LARGE = 20_000  # bytes
 UNAVAILABLE = Fault(status=(503, "ServiceUnavailable"))
@@ -45,14 +45,14 @@ def faults(account: Account, seed: int) -> Iterator[Callable[..., None]]:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """An event of which no word comes is missed after three seconds, with a timeout of one."""
-    for name, value in (("EVENT_AGE", 0.5), ("_STARTS", 1.0), ("_LATE", 0.5)):
-        monkeypatch.setattr(aws_lambda, name, value)
+    for module, name, value in ((aws_lambda, "EVENT_AGE", 0.5), (function, "STARTS", 1.0), (function, "LATE", 0.5)):
+        monkeypatch.setattr(module, name, value)
 
 
 def work(
-    account: Account, function: Callable[[int], tuple[int, bytes]], begin: Callable[[], object], **settings: Any
+    account: Account, called: Callable[[int], tuple[int, bytes]], begin: Callable[[], object], **settings: Any
 ) -> Counted:
-    return many_calls.work(account.aws, function, begin, **account.executor(**{"max_workers": 8, **settings}))
+    return many_calls.work(account.aws, called, begin, **account.executor(**{"max_workers": 8, **settings}))
 
 
 # ---------------------------------------------------------------- Lambda

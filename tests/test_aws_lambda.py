@@ -106,7 +106,7 @@ def test_each_size_of_memory_is_a_function_made_when_needed(account):
 def test_a_function_that_was_deleted_meanwhile_is_made_again(account):
     with lm.function_executor(**account.executor(tags={"test": os.urandom(4).hex()})) as executor:
         assert executor.get_result(executor.submit(abs, -1)) == 1
-        ((name, _),) = executor._compute._there.values()
+        ((name, _),) = executor._compute._sizes.there.values()
         account.aws.client("lambda").delete_function(FunctionName=name)
         assert executor.get_result(executor.submit(abs, -2)) == 2
         assert name in functions_of(account)
@@ -115,7 +115,7 @@ def test_a_function_that_was_deleted_meanwhile_is_made_again(account):
 def test_a_function_that_was_left_half_made_is_made_ready(account):
     given = account.executor(tags={"test": os.urandom(4).hex()})
     with lm.function_executor(**given) as executor:
-        ((name, _),) = executor._compute._there.values()
+        ((name, _),) = executor._compute._sizes.there.values()
     client = account.aws.client("lambda")
     arn = client.get_function_configuration(FunctionName=name)["FunctionArn"]
     client.untag_resource(Resource=arn, TagKeys=["lithops-mini.ready"])

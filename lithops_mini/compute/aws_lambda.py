@@ -6,18 +6,20 @@ import json
 import logging
 import threading
 import time
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from lithops_mini.compute import aws_errors, aws_tail
+from lithops_mini.compute import aws_charges, aws_errors, aws_tail, function
 from lithops_mini.compute.aws_invoke import ACTIVE, Invocations, allow
 from lithops_mini.compute.base import Activation, ComputeBackend
+from lithops_mini.compute.function import Sizes, Told, UnderWay
 from lithops_mini.compute.inbox import Expected, Inbox
 from lithops_mini.errors import ConfigError, InvocationError, Reason
+from lithops_mini.records import Platform, Requests
 from lithops_mini.runtimes.aws import AWS_ERRORS, Aws, connections
 from lithops_mini.runtimes.aws_lambda import EVENT_AGE, Functions
 from lithops_mini.runtimes.connections import Connections
@@ -31,12 +33,6 @@ logger = logging.getLogger("lithops_mini.aws_lambda")
 
 # Lambda's limits of a function's memory, in MiB.
 _LEAST_MEMORY, _MOST_MEMORY = 128, 10240
-# Seconds for which an answer may be late.
-_LATE = 30
-# Seconds a call may need besides its own time: to start a sandbox, and to answer.
-_STARTS = 15
-# Seconds after which a worker stores its reply too: so long must a message have run for its answer to be worth that.
-_STORED_AFTER = 5.0
 LOG_GROUP = "/aws/lambda/lithops-mini"
 
 
@@ -144,14 +140,12 @@ class AwsLambdaCompute(ComputeBackend):
             self.max_payload = MAX_EVENT
         self._aws = Aws(options)
         self._lock = threading.Lock()
-        self._closed = False
+        self._under_way = UnderWay("aws_lambda")
+        self._sizes = Sizes(self._make)
         self._recipe: Recipe | None = None
         self._functions: Functions | None = None
-        self._there: dict[int, _Function] = {}  # those that are ready, by MiB
-        self._making: dict[int, threading.Lock] = {}
         self._connections: Connections | None = None
         self._invocations: Invocations | None = None
-        self._running = 0  # invocations
         self._client: Any = None
         self._inbox: Inbox | None = None
         self._concurrency = options.max_workers
@@ -159,6 +153,11 @@ class AwsLambdaCompute(ComputeBackend):
     @property
     def concurrency(self) -> int:
         return self._concurrency
+
+    @property
+    def platform(self) -> Platform:
+        options = self._options
+        return Platform("aws_lambda", options.architecture, options.disk, self._aws.region or "")
 
     @property
     def reaches_files(self) -> bool:
@@ -178,29 +177,32 @@ class AwsLambdaCompute(ComputeBackend):
                 # Events are answered at once, and few are sent at a time.
                 allow(ACTIVE if self._by_event else self._concurrency)
                 self._connect()
-        self._ready(self._options.memory)
+        self._sizes.ready(self._options.memory)
 
     def invoke(self, payload: bytes, activation: Activation) -> bytes:
         memory = self._options.memory if activation.memory is None else -(-activation.memory >> 20)
-        function = self._function(max(memory, _LEAST_MEMORY))
-        with self._counted(function):
+        memory = max(memory, _LEAST_MEMORY)
+        there = self._function(memory)
+        with self._under_way.one(AWS_ERRORS, lambda error: self._not_invoked(error, there)):
             try:
                 if self._inbox is None:
                     event = _event(payload)
                     del payload
-                    told = self._ask(function, event)
+                    told = self._ask(there, event, activation)
                 else:
                     with self._inbox.expect() as expected:
-                        make = self._sealed if self._by_event else self._placed
-                        event = make(function, payload, self._inbox, expected)
+                        make = _sealed if self._by_event else _placed
+                        event = make(there, payload, self._inbox, expected)
                         del payload
                         carry = self._carry_event if self._by_event else self._carry
-                        told = carry(function, event, expected, self._allowed(activation))
+                        told = carry(there, event, expected, activation)
             finally:
                 activation.end()
-        if refused := told.get("refused"):
-            raise InvocationError(refused["text"], reason=Reason(refused["reason"]), retryable=refused["retryable"])
-        return b64decode(told["reply"])
+        if "spent" in told:
+            activation.invocation = aws_charges.counted(told["spent"], self._options.max_time, memory)
+        elif "stored" in told and activation.invocation is not None:
+            activation.invocation = activation.invocation._replace(requests=Requests(puts=1))
+        return function.opened(told)
 
     def tail(self, take: aws_tail.Take) -> AbstractContextManager[None]:
         client = self._aws.client("logs", retries={"total_max_attempts": 1}, read_timeout=20)
@@ -215,10 +217,7 @@ class AwsLambdaCompute(ComputeBackend):
         return aws_tail.console_url(self._aws.client("logs"), self._options.log_group, stream)
 
     def close(self) -> None:
-        with self._lock:
-            left = 0 if self._closed else self._running
-            self._closed = True
-        if left:
+        if left := self._under_way.close():
             text = "%d invocations go on until their calls end, or %d s are over: AWS Lambda lets nobody stop them"
             logger.warning(text, left, self._options.max_time)
         if self._connections is not None:
@@ -254,111 +253,58 @@ class AwsLambdaCompute(ComputeBackend):
 
     def _function(self, memory: int) -> _Function:
         """The function with so many MiB. Raises ``InvocationError``."""
-        if (function := self._there.get(memory)) is not None:
-            return function
         if memory > _MOST_MEMORY:
             text = f"functions of AWS Lambda have at most {_MOST_MEMORY:,} MiB, and {memory:,} were asked for"
             raise InvocationError(text, reason=Reason.REFUSED)
-        try:
-            return self._ready(memory)
-        except ConfigError as error:
-            raise InvocationError(str(error), reason=Reason.REFUSED) from error
+        return self._sizes.ready_for_message(memory)
 
-    def _ready(self, memory: int) -> _Function:
-        """The function with so many MiB, made by one thread if it is missing, while others wait for it."""
+    def _make(self, memory: int) -> _Function:
         assert self._functions is not None
         assert self._recipe is not None
-        with self._lock:
-            making = self._making.setdefault(memory, threading.Lock())
-        with making:
-            if (function := self._there.get(memory)) is None:
-                name = self._functions.ensure(self._recipe, memory, lambda line: logger.info("%s", line))
-                function = _Function(name, self._functions.seal(name) if self._by_event else "")
-                if self._by_event:
-                    assert self._inbox is not None
-                    self._inbox.watch_losses(f"{LOSSES_PREFIX}{name}/", aws_errors.lost_event)
-                with self._lock:
-                    self._there = {**self._there, memory: function}
-        return function
+        name = self._functions.ensure(self._recipe, memory, lambda line: logger.info("%s", line))
+        if not self._by_event:
+            return _Function(name, "")
+        assert self._inbox is not None
+        made = _Function(name, self._functions.seal(name))
+        self._inbox.watch_losses(f"{LOSSES_PREFIX}{name}/", aws_errors.lost_event)
+        return made
 
     # -- carriers
 
-    @staticmethod
-    def _placed(_function: _Function, payload: bytes, inbox: Inbox, expected: Expected) -> bytearray:
-        place = {**inbox.place, "key": expected.key, "secret": expected.secret.hex(), "after": _STORED_AFTER}
-        return _event(payload, place)
-
-    @staticmethod
-    def _sealed(function: _Function, payload: bytes, inbox: Inbox, expected: Expected) -> bytearray:
-        place = {**inbox.place, "key": expected.key, "secret": expected.secret.hex()}
-        sealed = seal(function.seal, {**place, "sent": time.time(), "closed": inbox.closed_key}, payload)
-        return bytearray(json.dumps(sealed, separators=(",", ":")).encode())
-
-    def _carry(self, function: _Function, event: bytearray, expected: Expected, allowed: float) -> dict[str, Any]:
+    def _carry(self, there: _Function, event: bytearray, expected: Expected, activation: Activation) -> Told:
         """Send a message, and return what the answer says; or the stored reply, if that is lost."""
-        began = time.monotonic()
-        try:
-            told = self._ask(function, event)
-            if time.monotonic() - began > _STORED_AFTER:
-                expected.drop()
-            return told
-        except AWS_ERRORS as error:
-            if not aws_errors.is_lost(error) or self._closed:
-                raise
-            now = time.monotonic()
-            ran = now - began
-            # What has run for long will be stored when it ends. What has not may just have ended.
-            stored = expected.wait(began + allowed + _LATE if ran > _STORED_AFTER else now + max(1.0, ran))
-            if stored is None:
-                raise
-            return dict(json.loads(stored))
 
-    def _carry_event(self, function: _Function, event: bytearray, expected: Expected, allowed: float) -> dict[str, Any]:
+        def is_lost(error: Exception) -> bool:
+            return aws_errors.is_lost(error) and not self._under_way.closed.is_set()
+
+        most = function.allowed(activation, self._options.max_time)
+        return function.answered(lambda: self._ask(there, event, activation), expected, most, is_lost)
+
+    def _carry_event(self, there: _Function, event: bytearray, expected: Expected, activation: Activation) -> Told:
         """Have a message queued, and return what the stored reply says."""
-        self._send(function, event, {"X-Amz-Invocation-Type": "Event"})
-        limit = EVENT_AGE + allowed + _LATE
+        self._send(there, event, {"X-Amz-Invocation-Type": "Event"})
+        limit = EVENT_AGE + function.allowed(activation, self._options.max_time) + function.LATE
         stored = expected.wait(time.monotonic() + limit)
         if stored is None:
-            text = f"no word came of an event for the function {function.name} within {limit:.0f} s"
+            text = f"no word came of an event for the function {there.name} within {limit:.0f} s"
             raise InvocationError(text, reason=Reason.DIED, retryable=True)
         return dict(json.loads(stored))
 
-    def _allowed(self, activation: Activation) -> float:
-        """Seconds that a message may take, once it has begun."""
-        most = self._options.max_time
-        return most if activation.timeout is None else min(most, activation.timeout + _STARTS)
-
-    def _ask(self, function: _Function, event: bytearray) -> dict[str, Any]:
-        headers, said = self._send(function, event, {"X-Amz-Log-Type": "Tail"})
+    def _ask(self, there: _Function, event: bytearray, activation: Activation) -> Told:
+        headers, said = self._send(there, event, {"X-Amz-Log-Type": "Tail"})
+        activation.invocation = aws_charges.reported(headers.get("X-Amz-Log-Result", ""))
         if "X-Amz-Function-Error" in headers:
-            raise aws_errors.failed(said, headers.get("X-Amz-Log-Result", ""), function.name)
+            raise aws_errors.failed(said, headers.get("X-Amz-Log-Result", ""), there.name)
         return dict(json.loads(said))
 
-    def _send(
-        self, function: _Function, event: bytearray, headers: Mapping[str, str]
-    ) -> tuple[Mapping[str, str], bytes]:
+    def _send(self, there: _Function, event: bytearray, headers: Mapping[str, str]) -> tuple[Mapping[str, str], bytes]:
         assert self._invocations is not None
-        return self._invocations.send(function.name, event, headers)
+        return self._invocations.send(there.name, event, headers)
 
-    @contextmanager
-    def _counted(self, function: _Function) -> Iterator[None]:
-        """Count an invocation; AWS's errors in the ``with`` block become ours."""
-        with self._lock:
-            if self._closed:
-                raise self._was_closed()
-            self._running += 1
-        try:
-            yield
-        except AWS_ERRORS as error:
-            if self._closed:
-                raise self._was_closed() from error
-            if isinstance(error, self._client.exceptions.ResourceNotFoundException):
-                with self._lock:
-                    self._there = {size: there for size, there in self._there.items() if there != function}
-            raise aws_errors.not_invoked(error, function.name) from error
-        finally:
-            with self._lock:
-                self._running -= 1
+    def _not_invoked(self, error: Exception, there: _Function) -> InvocationError:
+        if isinstance(error, self._client.exceptions.ResourceNotFoundException):
+            self._sizes.forget(there)
+        return aws_errors.not_invoked(error, there.name)
 
     # -- requests
 
@@ -367,16 +313,12 @@ class AwsLambdaCompute(ComputeBackend):
             "lambda",
             retries={"total_max_attempts": 1},  # whether a message is sent again is decided by who knows what is in it
             connect_timeout=10,
-            read_timeout=self._options.max_time + _LATE,
+            read_timeout=self._options.max_time + function.LATE,
             max_pool_connections=self.concurrency,
             tcp_keepalive=True,
         )
         self._connections = connections(self._client)
         self._invocations = Invocations(self._client, self._aws.credentials())
-
-    @staticmethod
-    def _was_closed() -> InvocationError:
-        return InvocationError("the aws_lambda backend was closed", reason=Reason.CANCELLED)
 
     def _check_storage(self, needs: WorkerNeeds) -> None:
         """Raise ``ConfigError`` for a storage that is not open to a role."""
@@ -397,6 +339,15 @@ class AwsLambdaCompute(ComputeBackend):
                 f"functions of AWS Lambda have the credentials of their role only, which do not open the storage at"
                 f" {needs.endpoint}: leave endpoint_url out, for Amazon S3"
             )
+
+
+def _placed(_: _Function, payload: bytes, inbox: Inbox, expected: Expected) -> bytearray:
+    return _event(payload, function.late_place(inbox, expected))
+
+
+def _sealed(there: _Function, payload: bytes, inbox: Inbox, expected: Expected) -> bytearray:
+    sealed = seal(there.seal, function.event_place(inbox, expected), payload)
+    return bytearray(json.dumps(sealed, separators=(",", ":")).encode())
 
 
 def _event(payload: bytes, place: Mapping[str, Any] | None = None) -> bytearray:

@@ -217,35 +217,60 @@ class _Losses:
         return key
 
 
-class Expected:
-    """A reply that is to come under ``key``, signed with ``secret``."""
+class Awaited:
+    """A reply that is to come, and what becomes known of it."""
 
-    def __init__(self, inbox: Inbox, key: str) -> None:
-        self.key = key
-        self.secret = os.urandom(_KEY_SIZE)
+    def __init__(self) -> None:
         self.known: threading.Event | None = None  # made when somebody waits: few ever do
         self.there = False
-        self._inbox = inbox
+        self._woken = False
         self._error: InvocationError | None = None
 
     def watch(self) -> threading.Event:
-        """For the inbox: set when something is known of it."""
+        """For who waits: set when something is known of it."""
         self.known = known = threading.Event()
-        if self.there or self._error is not None:
+        if self.there or self._woken or self._error is not None:
             known.set()
         return known
 
     def tell(self, error: InvocationError) -> None:
-        """For the inbox: it will not come."""
+        """It will not come."""
         self._error = self._error or error
-        if self.known is not None:
-            self.known.set()
+        self._wake()
+
+    def wake(self) -> None:
+        """Nobody need wait for it any more: what has become of it can be found out."""
+        self._woken = True
+        self._wake()
 
     def wait(self, until: float) -> bytes | None:
-        """The reply; ``None`` if it is not there at the time ``until``, of the monotonic clock.
+        """The reply; ``None`` if it is not there at the time ``until``, of the monotonic clock, or nobody need wait.
 
         Raises ``InvocationError`` if it will not come.
         """
+        self.watch().wait(until - time.monotonic())
+        if self._error is not None:
+            raise self._error
+        return None
+
+    def drop(self) -> None:
+        """It came by another way too."""
+
+    def _wake(self) -> None:
+        if self.known is not None:
+            self.known.set()
+
+
+class Expected(Awaited):
+    """A reply that is to come under ``key``, signed with ``secret``."""
+
+    def __init__(self, inbox: Inbox, key: str) -> None:
+        super().__init__()
+        self.key = key
+        self.secret = os.urandom(_KEY_SIZE)
+        self._inbox = inbox
+
+    def wait(self, until: float) -> bytes | None:
         self._inbox.wait(self, until)
         if self.there:
             return self._inbox.take(self)
