@@ -21,7 +21,8 @@ from typing import Any
 
 import yaml
 from botocore.config import Config
-from botocore.session import Session
+
+from lithops_mini.storage.s3_session import new_session
 
 RUNTIME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 TRUST = {
@@ -115,7 +116,7 @@ class Emulated:
         given = keys or {f"aws_{name}": self.account[name] for name in names}
         config = Config(retries={"total_max_attempts": 1}, max_pool_connections=50, read_timeout=60)
         place = {"endpoint_url": self.url, "region_name": self.account["region"]}
-        client = Session().create_client(service, **place, **{"config": config, **given})
+        client = new_session("botocore").create_client(service, **place, **{"config": config, **given})
         if not keys:
             self._clients[service] = client
         return client

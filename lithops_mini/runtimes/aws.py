@@ -18,11 +18,11 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProfileNotFound,
 )
-from botocore.session import Session
 
 from lithops_mini.errors import ConfigError, InvocationError, Reason
 from lithops_mini.runtimes.connections import Connections
 from lithops_mini.storage.aws_s3 import AwsOptions
+from lithops_mini.storage.s3_session import new_session
 
 AWS_ERRORS = (BotoCoreError, ClientError)
 
@@ -59,7 +59,7 @@ class Aws:
         self._options = options
         try:
             # Who is given keys needs no profile.
-            self._session = Session(profile=None if options.access_key_id else options.profile)
+            self._session = new_session("botocore", None if options.access_key_id else options.profile)
             self.region: str | None = options.region or self._session.get_config_variable("region")
         except ProfileNotFound as error:
             raise ConfigError(f"{error}: set aws.profile to one of AWS's own configuration (~/.aws)") from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from lithops_mini.storage.s3 import S3Storage
+from lithops_mini.storage.s3_session import new_session
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class AwsS3Storage(S3Storage):
         # Who is given keys needs no profile, nor does a function of AWS Lambda, which has a role; both may be where
         # there is none.
         given = options.access_key_id or "AWS_LAMBDA_FUNCTION_NAME" in os.environ
-        session = self._session(profile=None if given else options.profile)
+        session = new_session(self.sdk, None if given else options.profile)
         return session.create_client(
             "s3",
             region_name=options.region or session.get_config_variable("region") or "us-east-1",
@@ -110,7 +111,7 @@ class AwsS3Storage(S3Storage):
         return super().worker_options() | {"region": self._client().meta.region_name}
 
     def _credentials(self) -> dict[str, str | None]:
-        found = self._session(profile=self._options.profile).get_credentials()
+        found = new_session(self.sdk, self._options.profile).get_credentials()
         if found is None:
             return {}
         access_key_id, secret_access_key, session_token, *_ = found.get_frozen_credentials()

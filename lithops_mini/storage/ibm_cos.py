@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from lithops_mini.storage.s3 import S3Storage
+from lithops_mini.storage.s3_session import new_session
 
 # Set where IBM's own platforms, and OpenWhisk, run a worker: there the private network is at hand.
 _IN_THE_CLOUD = ("CE_REGION", "__OW_API_HOST")
@@ -93,7 +94,7 @@ class IbmCosStorage(S3Storage):
 
     def _connect(self) -> Any:
         options: IbmCosOptions = self._options
-        session = self._session()
+        session = new_session(self.sdk)
         client = session.create_client(
             "s3",
             region_name=options.region or "us-east-1",
@@ -127,7 +128,7 @@ class IbmCosStorage(S3Storage):
         return endpoint
 
     def _credentials(self) -> dict[str, str | None]:
-        found = self._session().get_credentials()
+        found = new_session(self.sdk).get_credentials()
         if found is None:
             return {}
         if hasattr(found, "token_manager"):

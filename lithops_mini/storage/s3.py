@@ -323,9 +323,6 @@ class S3Storage(StorageBackend):
         client.meta.events.register("before-send.s3", self._count)
         return client
 
-    def _session(self, **settings: Any) -> Any:
-        return importlib.import_module(f"{self.sdk}.session").Session(**settings)
-
     def _config(self, **settings: Any) -> Any:
         """The SDK's own settings: how often it tries, how long it waits, how many connections it keeps."""
         return importlib.import_module(f"{self.sdk}.config").Config(
