@@ -115,9 +115,10 @@ class FunctionExecutor:
             raise
         prefix = records.cloudobjects_prefix(self.executor_id)
         self.storage = Storage(self._storage, job.storage_bucket, cloudobject_prefix=prefix)
+        self._storage_options = self._storage.worker_options()
         self._home = (
             self.config.storage,
-            json.dumps(self._storage.worker_options(), sort_keys=True),
+            json.dumps(self._storage_options, sort_keys=True),
             job.storage_bucket,
         )
         readable = (
@@ -647,7 +648,7 @@ class FunctionExecutor:
             "job": job_id,
             "keys": {job_id: key.hex()} | {job.id: job.key.hex() for job in upstream if job.home == self._home},
             "storage": self.config.storage if self._stores else "",
-            "storage_options": self._storage.worker_options(),
+            "storage_options": self._storage_options,
             "bucket": self.config.job.storage_bucket,
             "inline": self._inline(_INLINE, self._compute.max_reply),
             "env": {**self._environment, **options.extra_env},

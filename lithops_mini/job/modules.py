@@ -118,12 +118,12 @@ def _locate(name: str) -> Path | None:
         return None
     for location in spec.submodule_search_locations or ():
         path = Path(location)
-        if path.is_dir() and not _is_installed(path):
+        if not _is_installed(path) and path.is_dir():
             return path
     if spec.submodule_search_locations is not None or not spec.origin:
         return None
     path = Path(spec.origin)
-    return path if path.is_file() and not _is_installed(path) else None
+    return path if not _is_installed(path) and path.is_file() else None
 
 
 @cache

@@ -10,7 +10,7 @@ import os
 import pickle
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -93,9 +93,7 @@ class Stage:
                 self._references.add(package)
 
     def _note_code(self, value: CodeType) -> None:
-        for instruction in dis.get_instructions(value):
-            if instruction.opname == "IMPORT_NAME" and instruction.argval:
-                self._references.add(instruction.argval)
+        self._references |= _imported(value)
         name = value.co_filename
         if name not in self._sources:
             text = "".join(linecache.getlines(name))
@@ -123,6 +121,13 @@ class _Pickler(serialize.Pickler):
             return dependencies.results, (range(first, len(self._futures)),)
         self._stage.note(value)
         return super().reducer_override(value)
+
+
+@lru_cache(1000)
+def _imported(value: CodeType) -> frozenset[str]:
+    """The modules that the code itself imports."""
+    instructions = dis.get_instructions(value)
+    return frozenset(each.argval for each in instructions if each.opname == "IMPORT_NAME" and each.argval)
 
 
 def _all_plain(values: Collection[Any]) -> bool:
