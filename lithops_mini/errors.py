@@ -12,6 +12,7 @@
         AccessDenied         (PermissionError)
         StorageUnavailable                        it could not be reached, was too busy or broke off: later it may work
       InvocationError                             a compute backend could not carry a message; has a reason
+        BudgetExceeded                            it was not sent, since it could have cost more than a budget leaves
       IntegrityError                              bytes do not match their digest or signature
       WaitTimeout            (TimeoutError)       wait() or get_result() ran out of time; the calls go on
       CallError                                   a call ended without a value and without an exception of the user's
@@ -98,6 +99,18 @@ class InvocationError(LithopsMiniError):
         super().__init__(message)
         self.reason = reason
         self.retryable = retryable
+
+
+class BudgetExceeded(InvocationError):
+    """The call was not run, or not to its end: with it the job could have cost more than its budget.
+
+    ``limit`` and ``spent`` are dollars: what the job might cost, and what it had cost by then.
+    """
+
+    def __init__(self, message: str, *, limit: float = 0.0, spent: float = 0.0) -> None:
+        super().__init__(message, reason=Reason.REFUSED)
+        self.limit = limit
+        self.spent = spent
 
 
 class IntegrityError(LithopsMiniError):

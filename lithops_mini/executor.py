@@ -22,9 +22,10 @@ from lithops_mini import config as configuration
 from lithops_mini import costs, logs, records, registry, wire
 from lithops_mini.compute.base import ComputeBackend
 from lithops_mini.compute.inbox import Inbox
-from lithops_mini.costs import Bill
+from lithops_mini.costs import Bill, Prices
 from lithops_mini.errors import InputError, LithopsMiniError, WaitTimeout
 from lithops_mini.job import manifest, plan
+from lithops_mini.job.budget import Budget
 from lithops_mini.job.dispatch import Dispatcher
 from lithops_mini.job.future import ResponseFuture
 from lithops_mini.job.job import Inputs, Job, Policy
@@ -64,6 +65,7 @@ class CallOptions:
     include_modules: tuple[str, ...]
     exclude_modules: tuple[str, ...]
     policy: Policy
+    budget: Budget | None
 
 
 class FunctionExecutor:
@@ -160,12 +162,20 @@ class FunctionExecutor:
         *,
         retries: int | None = None,
         retry_exceptions: bool | type[BaseException] | tuple[type[BaseException], ...] | None = None,
+        budget: float | None = None,
     ) -> ResponseFuture[Any]:
         """Run one call. ``data`` is to ``func`` what an item of ``iterdata`` is to the function of ``map``, which also
         explains the other arguments.
         """
         options = self._options(
-            extra_env, runtime_memory, timeout, include_modules, exclude_modules, retries, retry_exceptions
+            extra_env,
+            runtime_memory,
+            timeout,
+            include_modules,
+            exclude_modules,
+            retries,
+            retry_exceptions,
+            budget=budget,
         )
         return self._call(func, plan.arguments(data, None), options)
 
@@ -195,6 +205,7 @@ class FunctionExecutor:
         obj_decompress: bool = True,
         retries: int | None = None,
         retry_exceptions: bool | type[BaseException] | tuple[type[BaseException], ...] | None = None,
+        budget: float | None = None,
     ) -> FutureList:
         """Run ``map_function`` once for each item of ``iterdata``; return the futures in the same order.
 
@@ -207,13 +218,23 @@ class FunctionExecutor:
         a dict of keyword arguments for every call. ``extra_env``: environment variables. ``runtime_memory``: MiB a
         worker may hold. ``timeout``: seconds a call may run. ``include_modules``, ``exclude_modules``: local modules
         that travel with the function, or do not, against what is found. ``retries``: more attempts for a call whose
-        worker was lost; ``retry_exceptions``: also for these exceptions of the function, or True for all. Those not
-        given are the configuration's.
+        worker was lost; ``retry_exceptions``: also for these exceptions of the function, or True for all. ``budget``:
+        dollars that the job may cost, with what its messages under way may still cost; the calls for which nothing is
+        left fail with ``BudgetExceeded``, and the others keep their results. ``docs/costs.md`` says what is promised.
+        Those not given are the configuration's.
 
         Raises ``InputError``, ``SerializationError`` or ``StorageError`` before anything runs.
         """
         options = self._options(
-            extra_env, runtime_memory, timeout, include_modules, exclude_modules, retries, retry_exceptions, chunksize
+            extra_env,
+            runtime_memory,
+            timeout,
+            include_modules,
+            exclude_modules,
+            retries,
+            retry_exceptions,
+            chunksize,
+            budget,
         )
         cut = Cut(obj_chunk_size, obj_chunk_number, obj_newline, obj_decompress, obj_pack_size)
         inputs = plan.items(map_function, iterdata, extra_args)
@@ -246,6 +267,7 @@ class FunctionExecutor:
         obj_decompress: bool = True,
         retries: int | None = None,
         retry_exceptions: bool | type[BaseException] | tuple[type[BaseException], ...] | None = None,
+        budget: float | None = None,
     ) -> FutureList:
         """``map``, and then ``reduce_function`` over the results; return the futures of the reducers.
 
@@ -253,8 +275,8 @@ class FunctionExecutor:
         it is read; ``extra_args_reduce`` follow. There is one reducer, or with ``obj_reduce_by_key`` one for each
         object. ``spawn_reducer``: percentage of the map that must have ended before a reducer starts; below 100 it then
         waits in its worker for the rest. The map's futures are in ``map_futures`` of what is returned.
-        ``runtime_memory`` is for both, unless ``map_runtime_memory`` or ``reduce_runtime_memory`` is given. The other
-        arguments are those of ``map``. A failed map call fails its reducer with the same exception.
+        ``runtime_memory`` is for both, unless ``map_runtime_memory`` or ``reduce_runtime_memory`` is given; the
+        ``budget`` is for both together. The other arguments are those of ``map``. A failed map call fails its reducer with the same exception.
         """
         if not isinstance(spawn_reducer, int | float) or not 0 <= spawn_reducer <= 100:
             raise InputError(f"spawn_reducer is {spawn_reducer!r}: give a percentage from 0 to 100")
@@ -269,8 +291,8 @@ class FunctionExecutor:
         common = (timeout, include_modules, exclude_modules, retries, retry_exceptions)
         map_memory = runtime_memory if map_runtime_memory is None else map_runtime_memory
         reduce_memory = runtime_memory if reduce_runtime_memory is None else reduce_runtime_memory
-        map_options = self._options(extra_env, map_memory, *common, chunksize)
-        reduce_options = self._options(extra_env, reduce_memory, *common)
+        map_options = self._options(extra_env, map_memory, *common, chunksize, budget)
+        reduce_options = replace(self._options(extra_env, reduce_memory, *common), budget=map_options.budget)
         inputs = plan.items(map_function, iterdata, extra_args)
         calls, filled = plan.plan(map_function, inputs, cut, self._surroundings)
         if obj_reduce_by_key and filled[-1:] not in (("obj",), ("url",)):
@@ -377,10 +399,14 @@ class FunctionExecutor:
         return costs.bill(
             [costs.Stage(_title(job), job.stats(), job.usage) for job in jobs],
             self._platform,
-            costs.read_prices(self.config.job.prices),
+            self._prices,
             backend=self.config.backend,
             client_requests=self._storage.requests(),
         )
+
+    @property
+    def _prices(self) -> Prices:
+        return costs.read_prices(self.config.job.prices)
 
     @property
     def _platform(self) -> Platform:
@@ -487,6 +513,7 @@ class FunctionExecutor:
         retries: int | None = None,
         retry_exceptions: bool | type[BaseException] | tuple[type[BaseException], ...] | None = None,
         chunksize: int | None = None,
+        budget: float | None = None,
     ) -> CallOptions:
         job = self.config.job
         if isinstance(include_modules, str) or isinstance(exclude_modules, str):
@@ -498,9 +525,11 @@ class FunctionExecutor:
         ):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise InputError(f"{name} is {value!r}: give a whole number of at least {least}")
-        numeric = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-        if timeout is not None and not (numeric and 0 < timeout < math.inf):
-            raise InputError(f"timeout is {timeout!r}: give a number of seconds over 0")
+        for name, amount, unit in (("timeout", timeout, "seconds"), ("budget", budget, "dollars")):
+            numeric = isinstance(amount, int | float) and not isinstance(amount, bool)
+            if amount is not None and not (numeric and 0 < amount < math.inf):
+                raise InputError(f"{name} is {amount!r}: give a number of {unit} over 0")
+        budget = job.budget if budget is None else budget
         timeout = job.timeout if timeout is None else timeout
         if timeout is not None and (most := self._compute.max_time) is not None and timeout > most:
             setting = f"{self.config.backend}.max_time"
@@ -521,6 +550,7 @@ class FunctionExecutor:
                 on_oom=job.on_oom,
                 show_inputs=job.show_inputs,
             ),
+            budget=None if budget is None else self._dispatcher.budget(budget, self._platform, self._prices),
         )
 
     def _remember(self, futures: FutureList) -> FutureList:
@@ -579,6 +609,7 @@ class FunctionExecutor:
         )
         job.followed = followed
         job.platform = self._platform
+        job.budget = options.budget
         bucket = self.config.job.storage_bucket
         if not inline_code and code.sha256 not in self._stored_code:
             self._storage.put(bucket, records.code_key(self.executor_id, code.sha256), code.data)
@@ -592,6 +623,7 @@ class FunctionExecutor:
             "retries": options.policy.retries,
             "retry_exceptions": options.policy.told_exceptions,
             "on_oom": options.policy.on_oom,
+            "budget": None if options.budget is None else options.budget.limit,
         }
         encode = partial(
             manifest.encode_manifest,

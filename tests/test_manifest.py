@@ -74,6 +74,7 @@ def test_a_job_is_described(executor: lm.FunctionExecutor) -> None:
         "retries": 1,
         "retry_exceptions": ["builtins.KeyError"],
         "on_oom": "fail",
+        "budget": None,
     }
     assert header["client"].endswith(f"@{os.uname().nodename}:{os.getpid()}")
     assert before <= header["created"] <= time.time()

@@ -57,6 +57,14 @@ class JobSettings:
             " as much, up to retries times."
         },
     )
+    budget: float | None = field(
+        default=None,
+        metadata={
+            "help": "Dollars that a job may cost; what could pass them is not run. null for no limit.",
+            "gt": 0,
+            "allow_inf_nan": False,
+        },
+    )
     prices: Mapping[str, float] = field(
         default_factory=dict,
         metadata={"help": "Prices in dollars that replace shipped ones, as in {aws_lambda.request: 0.0000002}."},

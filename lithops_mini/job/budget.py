@@ -50,7 +50,7 @@ class Budget:
         stop: Callable[[Budget], None] | None = None,
     ) -> None:
         """``client_requests`` tells those that the client has sent to storage so far."""
-        self._limit = limit
+        self.limit = limit
         self._platform = platform
         self._prices = prices
         self._client_requests = client_requests
@@ -77,7 +77,7 @@ class Budget:
             known = job.timeout is not None or self._longest
             if not known and self._under_way:
                 return False
-            return self._spent(self._reserved(), self._may_take(job, _mib(memory))) <= self._limit
+            return self._spent(self._reserved(), self._may_take(job, _mib(memory))) <= self.limit
 
     def begin(self, job: Job, calls: Mapping[int, Call], memory: int | None) -> None:
         """A message is sent."""
@@ -90,6 +90,8 @@ class Budget:
         """It is over: ``use`` has been told what it has cost."""
         with self._condition:
             self._under_way.pop(id(calls), None)
+            if not self._under_way:
+                self._condition.notify()
 
     def use(self, invocation: Invocation) -> None:
         with self._condition:
@@ -116,14 +118,14 @@ class Budget:
             if self._error is None:
                 spent = self._spent()
                 text = (
-                    f"the budget of {dollars(self._limit)} is used up: {self._usage.invocations:,} messages have cost"
+                    f"the budget of {dollars(self.limit)} is used up: {self._usage.invocations:,} messages have cost"
                     f" {dollars(spent)}"
                 )
                 if self._under_way:
                     text += f", and {len(self._under_way):,} more have cost what was left"
                 else:
                     text += ", and another one could cost more than is left"
-                self._error = BudgetExceeded(text, limit=self._limit, spent=spent)
+                self._error = BudgetExceeded(text, limit=self.limit, spent=spent)
             return self._error
 
     def stopped(self) -> list[tuple[Job, list[Call]]]:
@@ -176,7 +178,7 @@ class Budget:
         seconds = [Usage({m.memory: 1000}) for m in messages]
         spent = self._spent(*until_now)
         each = self._spent(*until_now, *seconds) - spent
-        return max(0.0, (self._limit - spent) / each) if each else math.inf
+        return max(0.0, (self.limit - spent) / each) if each else math.inf
 
     def _look(self) -> None:
         with self._condition:

@@ -14,13 +14,15 @@ from collections.abc import Mapping, Sequence
 
 from lithops_mini import records, wire
 from lithops_mini.compute.base import Activation, ComputeBackend
+from lithops_mini.costs import Prices
 from lithops_mini.errors import InvocationError, Reason, StorageError
+from lithops_mini.job.budget import Budget
 from lithops_mini.job.future import ResponseFuture
 from lithops_mini.job.job import Call, Job
 from lithops_mini.job.manifest import Recorder
 from lithops_mini.job.pace import Pace
 from lithops_mini.job.settle import Settle
-from lithops_mini.records import Invocation
+from lithops_mini.records import Invocation, Platform
 from lithops_mini.storage.base import StorageBackend
 from lithops_mini.worker import dependencies, serialize
 
@@ -70,6 +72,7 @@ class Dispatcher:
         self._idle = 0
         self._early: dict[Call, Job] = {}  # calls that may start, but would wait in the worker for others
         self._early_running: set[Call] = set()
+        self._held: list[Job] = []  # until a message of their budget is over, which may leave something
         self._failing = threading.local()  # calls this thread is about to fail, because those before them did
         self._closed = False
         recorder.when_lost(self._unrecorded)
@@ -82,6 +85,11 @@ class Dispatcher:
             if call.dependencies:
                 self._watch(job, call)
         self._enqueue(job, [call for call in job.calls if not call.dependencies])
+
+    def budget(self, limit: float, platform: Platform, prices: Prices) -> Budget:
+        """So many dollars for jobs to come, which may share it."""
+        stop = self._over_budget if self._compute.stops else None
+        return Budget(limit, platform, prices, self._storage.requests, stop)
 
     def stop(self, job: Job, call: Call) -> None:
         """The call's future was cancelled: see that it does not start, or end it where it runs."""
@@ -191,8 +199,7 @@ class Dispatcher:
 
     def _send_forever(self) -> None:
         while (batch := self._take()) is not None:
-            job, calls = batch
-            left = {call.id: call for call in calls}
+            job, left = batch
             try:
                 self._send(job, left)
             except BaseException as error:
@@ -200,7 +207,7 @@ class Dispatcher:
                 logger.exception("sending calls of %s failed", job.id)
                 self._settle.undeliverable(job, list(left.values()), InvocationError(f"sending failed: {error!r}"))
 
-    def _take(self) -> tuple[Job, list[Call]] | None:
+    def _take(self) -> tuple[Job, dict[int, Call]] | None:
         """Wait for something to send, and return it; ``None`` when closed."""
         with self._condition:
             while not self._closed:
@@ -211,6 +218,8 @@ class Dispatcher:
                 if self._ready and room and not pause:
                     # Jobs take turns.
                     job = self._ready.pop(0)
+                    if self._holds(job):
+                        continue
                     calls = self._next_calls(job)
                     if job.ready:
                         self._ready.append(job)
@@ -219,7 +228,7 @@ class Dispatcher:
                 elif self._early and not pause and not self._delayed and len(self._early_running) < self._lanes - 1:
                     # One lane stays free for what the early ones wait for.
                     call, job = self._early.popitem()
-                    if _misses_results(call):
+                    if _misses_results(call) or (job.budget and not job.budget.admits(job, call.memory)):
                         call.dispatched = None  # it waits here, until all it depends on have ended
                     elif calls := _claim([call]):
                         self._early_running.update(calls)
@@ -230,10 +239,37 @@ class Dispatcher:
                     self._idle -= 1
             return None
 
-    def _begun(self, job: Job, calls: list[Call]) -> tuple[Job, list[Call]]:
+    def _begun(self, job: Job, calls: list[Call]) -> tuple[Job, dict[int, Call]]:
         self._under_way += 1
         self._pace.sent()
-        return job, calls
+        left = {call.id: call for call in calls}
+        if job.budget is not None:
+            job.budget.begin(job, left, calls[0].memory)
+        return job, left
+
+    def _holds(self, job: Job) -> bool:
+        """Whether a job may not send its next call: it would cost more than is left of its budget."""
+        budget = job.budget
+        if budget is None or not job.ready or budget.admits(job, job.ready[0].memory):
+            return False
+        if budget.busy:
+            self._held.append(job)
+        else:
+            calls = list(job.ready)
+            job.ready.clear()
+            self._condition.release()  # who waits for the calls may call us
+            try:
+                self._settle.undeliverable(job, calls, budget.exceeded())
+            finally:
+                self._condition.acquire()
+        return True
+
+    def _over_budget(self, budget: Budget) -> None:
+        """Stop what is under way: it would pass the budget."""
+        for job, calls in budget.stopped():
+            self._settle.undeliverable(job, calls, budget.exceeded())
+            for call in calls:
+                self._stop_running(call)
 
     def _release_delayed(self) -> float | None:
         """Move calls whose delay is over to the front; return the seconds until the next one."""
@@ -270,9 +306,13 @@ class Dispatcher:
         error: InvocationError | StorageError | None = None
         try:
             reply = self._carry(job, left)
+            if job.budget is not None:
+                job.budget.settle(wire.iter_outcomes(wire.split_reply(reply)[1]))
         except (InvocationError, StorageError) as problem:
             error = problem
         finally:  # before its calls are given back: what is known now counts for them
+            if job.budget is not None:
+                job.budget.end(left)
             self._adapt(began, getattr(error, "reason", None))
         if error is not None:
             self._settle.undeliverable(job, list(left.values()), error)
@@ -301,12 +341,18 @@ class Dispatcher:
                     self._condition.notify_all()
                 self._pace.passed(began)
             self._under_way -= 1
+            if self._held:
+                self._ready += [job for job in self._held if job not in self._ready]
+                self._held.clear()
+                self._condition.notify()
 
     def _carry(self, job: Job, left: dict[int, Call]) -> bytes:
         """Return the reply about the calls that are ``left``; others are settled and taken out of it before."""
 
         def take_in(reply: bytes) -> None:
             """Settle the calls that a reply is about; the others are still under way."""
+            if job.budget is not None:
+                job.budget.settle(wire.iter_outcomes(wire.split_reply(reply)[1]))
             told = [left.pop(o.call) for o in wire.iter_outcomes(wire.split_reply(reply)[1]) if o.call in left]
             for call in told:
                 call.activation = None

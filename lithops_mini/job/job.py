@@ -10,7 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lithops_mini import records, wire
 from lithops_mini.compute.base import Activation
@@ -19,6 +19,9 @@ from lithops_mini.job.future import ResponseFuture, Settled, stats_of
 from lithops_mini.progress import Counters
 from lithops_mini.records import NO_REQUESTS, Attempt, CallStats, Invocation, Platform, Usage
 from lithops_mini.worker import serialize
+
+if TYPE_CHECKING:
+    from lithops_mini.job.budget import Budget
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,7 @@ class Job:
         self.counters = Counters()
         self.usage = Usage()
         self.platform = Platform()
+        self.budget: Budget | None = None
         self.lock = threading.RLock()  # of the counters and the usage
         self.over = threading.Event()  # every call is settled, counted and handed to the recorder
         self.attempts: list[Attempt] = []  # that were followed by another one
@@ -215,6 +219,8 @@ class Job:
         """Take note of what a message has used."""
         with self.lock:
             self.usage = self.usage.plus(Usage.of(invocation))
+        if self.budget is not None:
+            self.budget.use(invocation)
 
     def settled(self) -> bool:
         """Whether every future has ended; that is also counted a moment later, when ``over`` is set."""
