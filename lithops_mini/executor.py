@@ -276,7 +276,8 @@ class FunctionExecutor:
         object. ``spawn_reducer``: percentage of the map that must have ended before a reducer starts; below 100 it then
         waits in its worker for the rest. The map's futures are in ``map_futures`` of what is returned.
         ``runtime_memory`` is for both, unless ``map_runtime_memory`` or ``reduce_runtime_memory`` is given; the
-        ``budget`` is for both together. The other arguments are those of ``map``. A failed map call fails its reducer with the same exception.
+        ``budget`` is for both together. The other arguments are those of ``map``. A failed map call fails its reducer
+        with the same exception.
         """
         if not isinstance(spawn_reducer, int | float) or not 0 <= spawn_reducer <= 100:
             raise InputError(f"spawn_reducer is {spawn_reducer!r}: give a percentage from 0 to 100")
