@@ -117,12 +117,12 @@ def test_no_batch_is_recorded_after_the_last(monkeypatch: pytest.MonkeyPatch) ->
     last = threading.Event()
     original = Recorder.settled
 
-    def settled(self: Recorder, job: Job, reply: bytes, *, ended: bool) -> None:
+    def settled(self: Recorder, job: Job, reply: bytes, *, ended: bool, dispatched: float | None) -> None:
         if ended:
             last.set()
         else:
             last.wait(0.3)  # if the last can overtake this one, it does
-        original(self, job, reply, ended=ended)
+        original(self, job, reply, ended=ended, dispatched=dispatched)
 
     monkeypatch.setattr(Recorder, "settled", settled)
     with lm.localhost_executor(max_workers=2, progress=False) as executor:

@@ -104,6 +104,7 @@ class _Unwritten:
 
     encode: Callable[[], bytes] | None = None  # its manifest
     replies: list[bytes] = field(default_factory=list)
+    moments: list[tuple[float | None, float]] = field(default_factory=list)  # of each: when sent, when settled
     size: int = 0
     due: float = math.inf  # monotonic: when it is to be written
     sequence: int = 0
@@ -135,12 +136,15 @@ class Recorder:
             unwritten.encode = encode
             self._within(unwritten, _FLUSH_ENDS_SECONDS)
 
-    def settled(self, job: Job, reply: bytes, *, ended: bool) -> None:
-        """Note outcomes that counted, as a reply; ``ended`` says that no more will follow."""
+    def settled(self, job: Job, reply: bytes, *, ended: bool, dispatched: float | None = None) -> None:
+        """Note outcomes that counted, as a reply to a message that left at ``dispatched``; ``ended`` says that no more
+        will follow.
+        """
         with self._condition:
             unwritten = self._jobs.setdefault(job, _Unwritten())
             if reply:
                 unwritten.replies.append(reply)
+                unwritten.moments.append((dispatched, time.time()))
                 unwritten.size += len(reply)
             unwritten.ended = ended
             if unwritten.size > _FLUSH_BYTES:
@@ -231,7 +235,9 @@ class Recorder:
                 "failed": counters.failed,
                 "retried": counters.retried,
                 "cancelled": counters.cancelled,
+                "running": counters.running,
                 "ended": unwritten.ended,
+                "moments": [[_since(job, sent), _since(job, settled)] for sent, settled in unwritten.moments],
                 # What is charged for: see costs.
                 "usage": job.usage.as_json(),
                 "platform": asdict(job.platform),
@@ -240,6 +246,11 @@ class Recorder:
             key = records.progress_key(job.id, unwritten.sequence)
             data = wire.encode_progress(header, unwritten.replies)
             self._storage.put(self._bucket, key, [data, wire.sign(job.key, key, data)])
+
+
+def _since(job: Job, when: float | None) -> float | None:
+    """Seconds since the job was submitted, to a tenth of a millisecond: there may be thousands in a batch."""
+    return None if when is None else round(when - job.submitted, 4)
 
 
 # -- reading

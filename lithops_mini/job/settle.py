@@ -98,6 +98,7 @@ class Settle:
         """Take in the outcomes of a message; return the seconds the longest of its calls ran."""
         worker_id, outcomes = wire.split_reply(reply)
         missing = {call.id: call for call in _unended(calls)}
+        sent = _sent_at(calls)  # now: those that are given back leave again soon
         settled: list[Outcome] = []
         given_back: list[Call] = []
         failed, received, longest, as_it_came = 0, 0, 0.0, True
@@ -133,12 +134,13 @@ class Settle:
                 failed += 1
         if missing or len(settled) < received or not as_it_came:
             reply = _record(worker_id, settled)
-        self._count(job, reply, done=len(settled), failed=failed)
+        self._count(job, reply, done=len(settled), failed=failed, dispatched=sent)
         return longest
 
     def undeliverable(self, job: Job, calls: Sequence[Call], error: InvocationError | StorageError) -> None:
         """A message could not be carried, or its reply was lost."""
         settled: list[Outcome] = []
+        sent = _sent_at(calls)
         # Together, as one message again. One too many in a time goes first when the dispatcher sends again.
         paced = isinstance(error, InvocationError) and error.reason == Reason.PACED
         postponed = 0.0 if paced else backoff(1 + max((call.postponed for call in calls), default=0))
@@ -163,7 +165,7 @@ class Settle:
                 own = LOST[status](str(error)) if reason in _REASONS else copy.copy(error)
                 if self._resolve(job, call, lost, "", own):
                     settled.append(lost)
-        self._count(job, _record("", settled), done=len(settled), failed=len(settled))
+        self._count(job, _record("", settled), done=len(settled), failed=len(settled), dispatched=sent)
 
     def failed_before(self, job: Job, call: Call, dependency: ResponseFuture[Any]) -> bool:
         """End a call because one it depends on failed; False if it had ended already."""
@@ -178,12 +180,13 @@ class Settle:
             call.future.set_exception(cause)
         except InvalidStateError:
             return False
-        self._count(job, _record("", [outcome]), done=1, failed=1)
+        self._count(job, _record("", [outcome]), done=1, failed=1, dispatched=call.dispatched)
         return True
 
     def cancelled(self, job: Job, call: Call) -> None:
         """Take note of a call whose future has been cancelled."""
-        self._count(job, _record("", [self._note_cancelled(job, call)]), done=1, cancelled=1)
+        record = _record("", [self._note_cancelled(job, call)])
+        self._count(job, record, done=1, cancelled=1, dispatched=call.dispatched)
 
     # -- one outcome
 
@@ -317,11 +320,20 @@ class Settle:
         # Without log and data, whose bytes belong to the reply: it must not live as long as the future.
         future._settled = (job.submitted, call.dispatched, time.time(), worker_id, outcome[:-2])
 
-    def _count(self, job: Job, record: bytes, *, done: int, failed: int = 0, cancelled: int = 0) -> None:
+    def _count(
+        self,
+        job: Job,
+        record: bytes,
+        *,
+        done: int,
+        failed: int = 0,
+        cancelled: int = 0,
+        dispatched: float | None,
+    ) -> None:
         with job.lock:
             ended = job.count(done=done, failed=failed, cancelled=cancelled)
             # In one step with the counting: no batch may be noted after the one that is noted as the last.
-            self._recorder.settled(job, record, ended=ended)
+            self._recorder.settled(job, record, ended=ended, dispatched=dispatched)
         if ended:
             job.release()
             job.over.set()
@@ -340,6 +352,11 @@ def _attempt_of(call: Call, outcome: Outcome, worker_id: str, why: str) -> Attem
         status=Status(outcome.status).name.lower(),
         why=shorten(why, _WHY),
     )
+
+
+def _sent_at(calls: Sequence[Call]) -> float | None:
+    """When the message of these calls left."""
+    return calls[0].dispatched if calls else None
 
 
 def _unended(calls: Sequence[Call]) -> list[Call]:
