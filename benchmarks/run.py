@@ -22,6 +22,7 @@ BENCHMARKS = (
     "containers",
     "aws_lambda",
     "openwhisk",
+    "knative",
 )
 
 

@@ -10,10 +10,13 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_environ_proxies
 from urllib3.connection import HTTPConnection
 
 # Seconds without a word after which a connection is tried, between two tries, and how many: a peer that is gone is
@@ -60,13 +63,11 @@ class Posts:
 
     def __init__(self, connections: int, ca_bundle: str | None) -> None:
         self._verify: bool | str = ca_bundle or True
-        self._session = requests.Session()
         self._lock = threading.Lock()
         self._under_way: set[Post] = set()
         self._ended = False
-        adapter = _Adapter(pool_connections=8, pool_maxsize=connections)
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, adapter)
+        self._adapter = _Adapter(pool_connections=8, pool_maxsize=connections)
+        self._ways: dict[str, _Way] = {}  # by URL
 
     @contextmanager
     def send(
@@ -82,15 +83,13 @@ class Posts:
                 post.cut()
         _current.post = post
         try:
-            response = self._session.post(
-                url,
-                data=data,
-                headers=headers,
-                timeout=timeout,
-                verify=self._verify,  # here, where no variable of the environment says otherwise
-                auth=_unchanged,
-                allow_redirects=False,
-                stream=True,
+            # Not by a session, which takes as long to think of cookies, of a .netrc and of redirects as all the rest.
+            way = self._way(url)
+            request = requests.PreparedRequest()
+            request.method, request.url, request.body = "POST", way.url, data
+            request.headers = CaseInsensitiveDict(headers, **{"Content-Length": str(len(data))})
+            response = self._adapter.send(
+                request, stream=True, timeout=timeout, verify=self._verify, proxies=way.proxies
             )
             with response:
                 yield response
@@ -107,7 +106,22 @@ class Posts:
             left = list(self._under_way)
         for post in left:
             post.cut()
-        self._session.close()
+        self._adapter.close()
+
+    def _way(self, url: str) -> _Way:
+        if (way := self._ways.get(url)) is None:
+            prepared = requests.Request("POST", url).prepare()
+            assert prepared.url is not None
+            way = self._ways[url] = _Way(prepared.url, get_environ_proxies(prepared.url))
+        return way
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A URL as it is sent, and the proxies to it that the environment names."""
+
+    url: str
+    proxies: Mapping[str, str]
 
 
 _current = threading.local()  # the post that this thread sends
@@ -153,8 +167,3 @@ def _telling(pool: Any) -> Any:
 def _tell(connection: Any) -> None:
     if (post := getattr(_current, "post", None)) is not None:
         post.uses(connection)
-
-
-def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Who asks is said already: a .netrc is not to say otherwise."""
-    return request
