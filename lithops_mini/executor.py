@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +38,7 @@ from lithops_mini.storage.base import StorageBackend
 from lithops_mini.waiting import ALL_COMPLETED, FutureList, Futures, get_result, listed, wait
 
 if TYPE_CHECKING:
+    from lithops_mini.job.estimate import Estimate
     from lithops_mini.plots.files import Pictures
 
 logger = logging.getLogger("lithops_mini")
@@ -315,6 +316,57 @@ class FunctionExecutor:
             mapped.cancel()
             raise
         return self._remember(FutureList(reducers, bare=not obj_reduce_by_key, map_futures=futures))
+
+    def estimate_cost(
+        self,
+        map_function: Callable[..., Any],
+        iterdata: Iterable[Any],
+        *,
+        sample: int = 5,
+        durations: float | Sequence[float] | None = None,
+        **options: Any,
+    ) -> Estimate:
+        """Tell what a ``map`` with these arguments would cost; its ``options`` are those of ``map``.
+
+        ``sample`` calls, evenly spaced over all, are run for real, each in a message of its own, and paid for; what
+        they return is dropped. With ``durations``, seconds that a call takes or a list of some, nothing is run.
+        ``Estimate`` says how the range is computed. A call of the sample that fails raises its exception here.
+        """
+        from lithops_mini.job import estimate
+
+        if isinstance(sample, bool) or not isinstance(sample, int) or sample < 1:
+            raise InputError(f"sample is {sample!r}: give a whole number of calls, at least 1")
+        cut = Cut(**{f.name: options.pop(f.name) for f in fields(Cut) if f.name in options})
+        inputs = plan.items(map_function, iterdata, options.pop("extra_args", None))
+        chosen = self._options(**options)
+        calls, filled = plan.plan(map_function, inputs, cut, self._surroundings)
+        if durations is None and calls:
+            few = [calls[(2 * n + 1) * len(calls) // (2 * sample)] for n in range(sample)]
+            if sample >= len(calls):
+                few = calls
+            one_by_one = replace(chosen, policy=replace(chosen.policy, chunksize=1))
+            before, began = self._storage.requests(), time.monotonic()
+            job, futures = self._start("map", map_function, few, filled, one_by_one)
+            get_result(futures, show_progress=False)
+            job.over.wait()
+            took = time.monotonic() - began
+            self._recorder.flush()
+            after = self._storage.requests()
+            sent = None if before is None or after is None else after.since(before)
+            known = estimate.Sample.ran(job.stats(), job.usage, took, sent)
+        else:
+            known = estimate.Sample.said(0.0 if durations is None else durations)
+        return estimate.estimate(
+            known,
+            len(calls),
+            name=name_of(map_function),
+            lanes=self._compute.concurrency,
+            memory=chosen.runtime_memory,
+            chunksize=chosen.policy.chunksize,
+            platform=self._platform,
+            prices=self._prices,
+            backend=self.config.backend,
+        )
 
     # -- waiting and reading
 

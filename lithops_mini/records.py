@@ -120,6 +120,7 @@ class Platform:
 
     service: str = ""  # of the price table; "" if nobody charges for what runs the calls
     architecture: str = "x86_64"
+    memory: int = 0  # MiB of what runs the calls of jobs that set none; 0: nothing limits them
     disk: int = 512  # MiB
     region: str = ""
     storage: str = ""  # the backend's name

@@ -157,7 +157,7 @@ class AwsLambdaCompute(ComputeBackend):
     @property
     def platform(self) -> Platform:
         options = self._options
-        return Platform("aws_lambda", options.architecture, options.disk, self._aws.region or "")
+        return Platform("aws_lambda", options.architecture, options.memory, options.disk, self._aws.region or "")
 
     @property
     def reaches_files(self) -> bool:

@@ -19,6 +19,8 @@ from lithops_mini.wire import Outcome
 _BESIDE = 1000
 # The same for a cold start, before one has been seen.
 _START = 2000
+# Seconds that it takes to stop calls.
+_STOPPING = 0.1
 # MiB that workers hold beside their calls.
 _WORKER = 64
 
@@ -122,7 +124,7 @@ class Budget:
                     f" {dollars(spent)}"
                 )
                 if self._under_way:
-                    text += f", and {len(self._under_way):,} more have cost what was left"
+                    text += f", and {len(self._under_way):,} more were stopped when they had cost the rest"
                 else:
                     text += ", and another one could cost more than is left"
                 self._error = BudgetExceeded(text, limit=self.limit, spent=spent)
@@ -178,7 +180,7 @@ class Budget:
         seconds = [Usage({m.memory: 1000}) for m in messages]
         spent = self._spent(*until_now)
         each = self._spent(*until_now, *seconds) - spent
-        return max(0.0, (self.limit - spent) / each) if each else math.inf
+        return max(0.0, (self.limit - spent) / each - _STOPPING) if each else math.inf
 
     def _look(self) -> None:
         with self._condition:

@@ -280,7 +280,7 @@ class Dispatcher:
         return self._delayed[0][0] - now if self._delayed else None
 
     def _next_calls(self, job: Job) -> list[Call]:
-        limit = job.policy.chunksize or self._message_size(job)
+        limit = job.policy.chunksize or message_size(job.pace, len(job.ready), self._lanes)
         calls: list[Call] = []
         room = self._compute.max_payload - len(job.header) - len(job.code) - 64
         while job.ready and len(calls) < limit:
@@ -293,13 +293,6 @@ class Dispatcher:
             if alone:  # whatever it did to its last worker, it does not do to neighbours
                 break
         return _claim(calls)
-
-    def _message_size(self, job: Job) -> int:
-        """How many calls make a message worth sending, and still leave work for the other lanes."""
-        if not job.pace:
-            return 1
-        share = -(-len(job.ready) // (2 * self._lanes))
-        return max(1, min(int(_MESSAGE_SECONDS / job.pace), max(int(_LEAST_MESSAGE_SECONDS / job.pace), share)))
 
     def _send(self, job: Job, left: dict[int, Call]) -> None:
         began = time.monotonic()
@@ -420,6 +413,17 @@ class Dispatcher:
             return ["stored", future.job_id, unread.at.key, unread.at.stop], b""
         data = b"".join(serialize.fast_dumps(future.result()))
         return ["inline", len(data)], data
+
+
+def message_size(pace: float, ready: int, lanes: int) -> int:
+    """How many of the ``ready`` calls make a message worth sending, and still leave work for the other lanes.
+
+    ``pace``: seconds of a call, 0.0 if that is not known.
+    """
+    if not pace:
+        return 1
+    share = -(-ready // (2 * lanes))
+    return max(1, min(int(_MESSAGE_SECONDS / pace), max(int(_LEAST_MESSAGE_SECONDS / pace), share)))
 
 
 def _use(job: Job, activation: Activation, began: float, failed: Reason | None = None) -> None:
