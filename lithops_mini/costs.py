@@ -123,7 +123,9 @@ def cost(
     storage = platform.storage if platform.storage in prices.services else _STORAGE
     gigabyte_second = prices.of(service, f"{platform.architecture}_gb_second")
     disk = max(0, platform.disk - _FREE_DISK) / 1024 * prices.of(service, "disk_gb_second")
-    sizes = {size: min(max(size or platform.memory or memory, LEAST_MEMORY), MOST_MEMORY) for size in usage.milliseconds}
+    sizes = {
+        size: min(max(size or platform.memory or memory, LEAST_MEMORY), MOST_MEMORY) for size in usage.milliseconds
+    }
     seconds = math.fsum(usage.milliseconds.values()) / 1000
     gb_seconds = math.fsum(sizes[size] / 1024 * spent / 1000 for size, spent in usage.milliseconds.items())
     return Cost(
