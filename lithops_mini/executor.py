@@ -38,7 +38,7 @@ from lithops_mini.storage.base import StorageBackend
 from lithops_mini.waiting import ALL_COMPLETED, FutureList, Futures, get_result, listed, wait
 
 if TYPE_CHECKING:
-    from lithops_mini.job.estimate import Estimate
+    from lithops_mini.job.estimate import Estimate, Sample
     from lithops_mini.plots.files import Pictures
 
 logger = logging.getLogger("lithops_mini")
@@ -328,8 +328,8 @@ class FunctionExecutor:
     ) -> Estimate:
         """Tell what a ``map`` with these arguments would cost; its ``options`` are those of ``map``.
 
-        ``sample`` calls, evenly spaced over all, are run for real, each in a message of its own, and paid for; what
-        they return is dropped. With ``durations``, seconds that a call takes or a list of some, nothing is run.
+        ``sample`` calls, evenly spaced over all, are run for real and paid for, each in a message of its own, in two
+        rounds; what they return is dropped. With ``durations``, seconds that a call takes or a list of some, nothing is run.
         ``Estimate`` says how the range is computed. A call of the sample that fails raises its exception here.
         """
         from lithops_mini.job import estimate
@@ -342,18 +342,7 @@ class FunctionExecutor:
         calls, filled = plan.plan(map_function, inputs, cut, self._surroundings)
         if durations is None and calls:
             few = [calls[(2 * n + 1) * len(calls) // (2 * sample)] for n in range(sample)]
-            if sample >= len(calls):
-                few = calls
-            one_by_one = replace(chosen, policy=replace(chosen.policy, chunksize=1))
-            before, began = self._storage.requests(), time.monotonic()
-            job, futures = self._start("map", map_function, few, filled, one_by_one)
-            get_result(futures, show_progress=False)
-            job.over.wait()
-            took = time.monotonic() - began
-            self._recorder.flush()
-            after = self._storage.requests()
-            sent = None if before is None or after is None else after.since(before)
-            known = estimate.Sample.ran(job.stats(), job.usage, took, sent)
+            known = self._run_sample(map_function, few if sample < len(calls) else calls, filled, chosen)
         else:
             known = estimate.Sample.said(0.0 if durations is None else durations)
         return estimate.estimate(
@@ -367,6 +356,26 @@ class FunctionExecutor:
             prices=self._prices,
             backend=self.config.backend,
         )
+
+    def _run_sample(
+        self, function: Callable[..., Any], calls: Sequence[PlannedCall], filled: Sequence[str], options: CallOptions
+    ) -> Sample:
+        """Run a half, with workers that may start cold, and then the others, for which these are there."""
+        from lithops_mini.job.estimate import Sample
+
+        one_by_one = replace(options, policy=replace(options.policy, chunksize=1))
+        half = -(-len(calls) // 2)
+        before, began = self._storage.requests(), time.monotonic()
+        rounds = []
+        for some in filter(None, (calls[:half], calls[half:])):
+            job, futures = self._start("map", function, some, filled, one_by_one)
+            get_result(futures, show_progress=False)
+            job.over.wait()
+            rounds.append(costs.Stage(job.name, job.stats(), job.usage))
+        took = time.monotonic() - began
+        self._recorder.flush()
+        after = self._storage.requests()
+        return Sample.ran(rounds, took, None if before is None or after is None else after.since(before))
 
     # -- waiting and reading
 

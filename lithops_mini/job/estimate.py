@@ -12,7 +12,7 @@ from lithops_mini.costs import Bill, Prices, Stage, dollars
 from lithops_mini.durations import format_duration
 from lithops_mini.errors import InputError
 from lithops_mini.job.dispatch import message_size
-from lithops_mini.records import NO_REQUESTS, CallStats, Platform, Requests, Usage
+from lithops_mini.records import NO_REQUESTS, Platform, Requests, Usage
 
 # Student's t for 95 % in the middle, by degrees of freedom from 1; from the last on, that of many.
 _STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.0)
@@ -30,7 +30,7 @@ class Sample:
 
     seconds: tuple[float, ...]  # that their functions ran
     beside: float = _BESIDE  # seconds of an invocation besides
-    start: float = 0.0  # seconds of a cold start
+    start: float = 0.0  # seconds that the first one of a worker takes longer
     started: int = 0  # workers that need none
     peak: int = 0  # MiB
     requests: Requests = NO_REQUESTS  # of their workers to storage
@@ -47,22 +47,27 @@ class Sample:
         return cls(tuple(map(float, seconds)))
 
     @classmethod
-    def ran(cls, calls: Sequence[CallStats], usage: Usage, took: float, client: Requests | None) -> Sample:
-        """From calls that ran, one in each message, in ``took`` seconds; ``client``: what it has sent meanwhile."""
-        seconds = tuple(call.function_time or 0.0 for call in calls)
-        stage = Stage("", calls, usage)
-        messages = max(1, usage.invocations)
-        beside = (sum(usage.milliseconds.values()) - usage.starting) / 1000 - math.fsum(seconds)
+    def ran(cls, rounds: Sequence[Stage], took: float, client: Requests | None) -> Sample:
+        """From calls that ran, one in each message: some at once, and then as many or fewer, on the same workers.
+
+        They took so many seconds together, in which the ``client`` has sent so many requests.
+        """
+        calls = [call for stage in rounds for call in stage.calls]
+        messages = sum(stage.usage.invocations for stage in rounds)
+        first, last = _beside(rounds[0]), _beside(rounds[-1])
+        requests = NO_REQUESTS
+        for stage in rounds:
+            requests = requests.plus(stage.requests)
         sent = client or NO_REQUESTS
         return cls(
-            seconds,
-            _BESIDE if usage.untold else max(0.0, beside / messages),
-            usage.starting / 1000 / usage.starts if usage.starts else 0.0,
+            tuple(call.function_time or 0.0 for call in calls),
+            last if len(rounds) > 1 else min(last, _BESIDE),
+            max(0.0, first - last) if len(rounds) > 1 else first,
             len({call.worker_id for call in calls}),
-            stage.peak,
-            stage.requests,
-            max(0.0, sent.puts - _RECORDS - took // _RECORDED) / took,
-            sent.gets / messages,
+            max(stage.peak for stage in rounds),
+            requests,
+            max(0.0, sent.puts - len(rounds) * _RECORDS - took // _RECORDED) / took,
+            sent.gets / max(1, messages),
             client is not None,
         )
 
@@ -149,3 +154,9 @@ def _range(seconds: Sequence[float], calls: int) -> tuple[float, float]:
 
 def _scaled(requests: Requests, factor: float) -> Requests:
     return Requests(*(round(number * factor) for number in requests))
+
+
+def _beside(stage: Stage) -> float:
+    """Seconds of a message that its function did not run."""
+    running = math.fsum(call.function_time or 0.0 for call in stage.calls)
+    return max(0.0, sum(stage.usage.milliseconds.values()) / 1000 - running) / max(1, stage.usage.invocations)
