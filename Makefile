@@ -13,12 +13,26 @@ export PYTHONNOUSERSITE = 1
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench bench-quick venv clean
+.PHONY: help demo test check ci format bench bench-quick venv clean
 
 define create_venv
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo >&2 "lithops_mini needs Python 3.11 or newer and '$(PYTHON)' is not; name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo >&2 "'$(PYTHON)' cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(1)
+endef
+define create_test_venv
+	rm -rf $(TEST_VENV) build/lib
+	$(call create_venv,$(TEST_VENV))
+	$(TEST_VENV)/bin/python -m pip install --quiet '.[dev]'
+endef
+define run_checks
+	$(1)/ruff check .
+	$(1)/ruff format --check .
+	$(1)/mypy --strict
+	$(1)/lint-imports
+endef
+define run_tests
+	$(TEST_VENV)/bin/pytest -n $(JOBS) $(LATER) $(ARGS)
 endef
 
 help:  ## this list
@@ -28,16 +42,16 @@ demo: .venv/demo.stamp  ## two map_reduce jobs over real data, checked and drawn
 	$(BIN)/python examples/nycflights.py $(ARGS)
 
 test:  ## every test, against the package installed in a new environment (ARGS="-k name" for some, JOBS=4 for more at once)
-	rm -rf $(TEST_VENV) build/lib
-	$(call create_venv,$(TEST_VENV))
-	$(TEST_VENV)/bin/python -m pip install --quiet '.[dev]'
-	$(TEST_VENV)/bin/pytest -n $(JOBS) $(LATER) $(ARGS)
+	$(create_test_venv)
+	$(run_tests)
 
 check: .venv/dev.stamp  ## ruff, mypy --strict, import-linter
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict
-	$(BIN)/lint-imports
+	$(call run_checks,$(BIN))
+
+ci:  ## both, in one new environment: what must pass before a change lands
+	$(create_test_venv)
+	$(call run_checks,$(TEST_VENV)/bin)
+	$(run_tests)
 
 format: .venv/dev.stamp  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
