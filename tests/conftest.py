@@ -50,6 +50,7 @@ class _ByModule(LoadScopeScheduling):
         return "docker" if _uses_docker(self.config.rootpath / module) else module
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByModule:
     config.option.loadscopereorder = False
     return _ByModule(config, log)
