@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, SupportsIndex
+from typing import TYPE_CHECKING, Any, Literal, Self, SupportsIndex
 
 from lithops_mini import config as configuration
 from lithops_mini import costs, logs, records, registry, wire
@@ -24,7 +24,7 @@ from lithops_mini.compute.base import ComputeBackend
 from lithops_mini.compute.inbox import Inbox
 from lithops_mini.costs import Bill, Prices
 from lithops_mini.errors import InputError, LithopsMiniError, WaitTimeout
-from lithops_mini.job import manifest, plan
+from lithops_mini.job import manifest, memory, plan
 from lithops_mini.job.budget import Budget
 from lithops_mini.job.dispatch import Dispatcher
 from lithops_mini.job.future import ResponseFuture
@@ -61,7 +61,7 @@ class CallOptions:
     """How the calls of one job are run: the arguments ``map``, ``map_reduce`` and ``call_async`` share."""
 
     extra_env: Mapping[str, str]
-    runtime_memory: int | None
+    runtime_memory: int | Literal["auto"] | None
     timeout: float | None
     include_modules: tuple[str, ...]
     exclude_modules: tuple[str, ...]
@@ -156,7 +156,7 @@ class FunctionExecutor:
         func: Callable[..., Any],
         data: Any,
         extra_env: Mapping[str, str] | None = None,
-        runtime_memory: int | None = None,
+        runtime_memory: int | Literal["auto"] | None = None,
         timeout: float | None = None,
         include_modules: Iterable[str] = (),
         exclude_modules: Iterable[str] = (),
@@ -194,7 +194,7 @@ class FunctionExecutor:
         chunksize: int | None = None,
         extra_args: ExtraArgs | None = None,
         extra_env: Mapping[str, str] | None = None,
-        runtime_memory: int | None = None,
+        runtime_memory: int | Literal["auto"] | None = None,
         obj_chunk_size: SupportsIndex | str | None = None,
         obj_chunk_number: int | None = None,
         obj_newline: str | bytes | None = "\n",
@@ -217,7 +217,7 @@ class FunctionExecutor:
 
         ``chunksize``: calls in one message; default: many when they are short. ``extra_args``: a tuple of positional or
         a dict of keyword arguments for every call. ``extra_env``: environment variables. ``runtime_memory``: MiB a
-        worker may hold. ``timeout``: seconds a call may run. ``include_modules``, ``exclude_modules``: local modules
+        worker may hold; ``"auto"``: by the size of the inputs, and twice as much for a call that runs out of it. ``timeout``: seconds a call may run. ``include_modules``, ``exclude_modules``: local modules
         that travel with the function, or do not, against what is found. ``retries``: more attempts for a call whose
         worker was lost; ``retry_exceptions``: also for these exceptions of the function, or True for all. ``budget``:
         dollars that the job may cost, with what its messages under way may still cost; the calls for which nothing is
@@ -252,8 +252,8 @@ class FunctionExecutor:
         extra_args: ExtraArgs | None = None,
         extra_args_reduce: ExtraArgs | None = None,
         extra_env: Mapping[str, str] | None = None,
-        map_runtime_memory: int | None = None,
-        reduce_runtime_memory: int | None = None,
+        map_runtime_memory: int | Literal["auto"] | None = None,
+        reduce_runtime_memory: int | Literal["auto"] | None = None,
         obj_chunk_size: SupportsIndex | str | None = None,
         obj_chunk_number: int | None = None,
         obj_newline: str | bytes | None = "\n",
@@ -263,7 +263,7 @@ class FunctionExecutor:
         include_modules: Iterable[str] = (),
         exclude_modules: Iterable[str] = (),
         *,
-        runtime_memory: int | None = None,
+        runtime_memory: int | Literal["auto"] | None = None,
         obj_pack_size: SupportsIndex | str | None = None,
         obj_decompress: bool = True,
         retries: int | None = None,
@@ -329,7 +329,8 @@ class FunctionExecutor:
         """Tell what a ``map`` with these arguments would cost; its ``options`` are those of ``map``.
 
         ``sample`` calls, evenly spaced over all, are run for real and paid for, each in a message of its own, in two
-        rounds; what they return is dropped. With ``durations``, seconds that a call takes or a list of some, nothing is run.
+        rounds; what they return is dropped. With ``durations``, seconds that a call takes or a list of some, nothing is
+        run.
         ``Estimate`` says how the range is computed. A call of the sample that fails raises its exception here.
         """
         from lithops_mini.job import estimate
@@ -350,7 +351,7 @@ class FunctionExecutor:
             len(calls),
             name=name_of(map_function),
             lanes=self._compute.concurrency,
-            memory=chosen.runtime_memory,
+            memory=memory.fitting(calls) if chosen.runtime_memory == "auto" else chosen.runtime_memory,
             chunksize=chosen.policy.chunksize,
             platform=self._platform,
             prices=self._prices,
@@ -568,7 +569,7 @@ class FunctionExecutor:
     def _options(
         self,
         extra_env: Mapping[str, str] | None = None,
-        runtime_memory: int | None = None,
+        runtime_memory: int | Literal["auto"] | None = None,
         timeout: float | None = None,
         include_modules: Iterable[str] = (),
         exclude_modules: Iterable[str] = (),
@@ -578,10 +579,11 @@ class FunctionExecutor:
         budget: float | None = None,
     ) -> CallOptions:
         job = self.config.job
+        chosen = job.runtime_memory if runtime_memory is None else runtime_memory
         if isinstance(include_modules, str) or isinstance(exclude_modules, str):
             raise InputError("include_modules and exclude_modules are lists of module names, not one text")
         for name, value, least in (
-            ("runtime_memory", runtime_memory, 64),
+            ("runtime_memory", None if runtime_memory == "auto" else runtime_memory, 64),
             ("retries", retries, 0),
             ("chunksize", chunksize, 1),
         ):
@@ -601,7 +603,7 @@ class FunctionExecutor:
         _check_exceptions(retry_exceptions)
         return CallOptions(
             extra_env={**job.extra_env, **_environment(extra_env or {})},
-            runtime_memory=job.runtime_memory if runtime_memory is None else runtime_memory,
+            runtime_memory=chosen,
             timeout=timeout,
             include_modules=(*job.include_modules, *include_modules),
             exclude_modules=(*job.exclude_modules, *exclude_modules),
@@ -609,7 +611,7 @@ class FunctionExecutor:
                 retries=job.retries if retries is None else retries,
                 retry_exceptions=job.retry_exceptions if retry_exceptions is None else retry_exceptions,
                 chunksize=chunksize,
-                on_oom=job.on_oom,
+                on_oom="double" if chosen == "auto" else job.on_oom,
                 show_inputs=job.show_inputs,
             ),
             budget=None if budget is None else self._dispatcher.budget(budget, self._platform, self._prices),
@@ -643,6 +645,8 @@ class FunctionExecutor:
         inputs = Inputs(self._inline(_INLINE, self._compute.max_payload))
         for index, call in enumerate(planned):
             inputs.add(*stage.arguments(call.args, call.kwargs, f"the input of call {index}"))
+        if options.runtime_memory == "auto":
+            options = replace(options, runtime_memory=memory.fitting(planned, inputs.longest))
         code = stage.code(pickled, options.include_modules, options.exclude_modules)
         inline_code = len(code.data) <= self._inline(_INLINE_CODE, self._compute.max_payload)
         self._check_open()
@@ -754,7 +758,7 @@ class FunctionExecutor:
             },
             "modules": code.modules,
             "timeout": options.timeout,
-            "memory": None if options.runtime_memory is None else options.runtime_memory << 20,
+            "memory": options.runtime_memory << 20 if isinstance(options.runtime_memory, int) else None,
         }
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
 from types import UnionType
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from lithops_mini.config.source import Substituted
 from lithops_mini.errors import ConfigError
@@ -85,7 +85,8 @@ def check(cls: type[Any], field: Field[Any], setting: Setting) -> Any:
         return adapter(cls, field.name).validate_json(_json(value, setting), strict=not _substituted(value))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+        parts = first["loc"] if isinstance(value, Mapping | list) else ()  # else they name members of a union
+        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
         if expected := _EXPECTED.get(first["type"], ""):
             expected = expected.format_map(first.get("ctx", {}))
         else:
@@ -106,7 +107,7 @@ def _plainly_right(cls: type[Any], field: Field[Any], value: Any) -> bool:
     if type(value) not in _PLAIN or limits.keys() - _COMPARED:
         return False
     hint = get_type_hints(cls, include_extras=True)[field.name]
-    types = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    types = _members(hint) or (hint,)
     return type(value) in types and all(_COMPARED[name](value, limit) for name, limit in limits.items())
 
 
@@ -117,9 +118,18 @@ def adapter(cls: type[Any], name: str) -> TypeAdapter[Any]:
 
     metadata = next(f.metadata for f in fields(cls) if f.name == name)
     limits = {limit: metadata[limit] for limit in _LIMITS if limit in metadata}
-    hint = get_type_hints(cls, include_extras=True)[name]
+    hint: Any = get_type_hints(cls, include_extras=True)[name]
+    members = _members(hint)
+    if limits and any(get_origin(member) is Literal for member in members):  # words have none
+        numbers: Any = Annotated[int, Limits(**limits)]
+        hint, limits = Union[tuple(numbers if member is int else member for member in members)], {}
     limited: Any = Annotated[hint, Limits(**limits, description=metadata.get("help"))]
     return TypeAdapter(limited)
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    """What the type is one of; empty if it is no union."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
 
 
 def _json(value: Any, setting: Setting) -> str:

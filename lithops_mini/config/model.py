@@ -30,9 +30,12 @@ class JobSettings:
             "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$",
         },
     )
-    runtime_memory: int | None = field(
+    runtime_memory: int | Literal["auto"] | None = field(
         default=None,
-        metadata={"help": "Memory of a worker in MiB; null sets no limit of ours.", "ge": 64},
+        metadata={
+            "help": "Memory of a worker in MiB; auto: by the size of the inputs; null sets no limit of ours.",
+            "ge": 64,
+        },
     )
     timeout: float | None = field(
         default=None,

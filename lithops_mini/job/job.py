@@ -93,10 +93,12 @@ class Inputs:
         self.calls: list[tuple[bytes | wire.Stored, Sequence[ResponseFuture[Any]]]] = []
         self.bulk: list[serialize.Buffer] = []  # becomes one object, under records.inputs_key
         self._position = 0
+        self.longest = 0  # bytes of the arguments of a call
         self.upstream: set[Job] = set()  # the jobs of all futures among the arguments
 
     def add(self, parts: Sequence[serialize.Buffer], dependencies: Sequence[ResponseFuture[Any]]) -> None:
         size = serialize.size_of(parts)
+        self.longest = max(self.longest, size)
         if size <= self._limit:
             self.calls.append((bytes(parts[0]) if len(parts) == 1 else b"".join(parts), dependencies))
         else:
