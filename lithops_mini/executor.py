@@ -217,12 +217,13 @@ class FunctionExecutor:
 
         ``chunksize``: calls in one message; default: many when they are short. ``extra_args``: a tuple of positional or
         a dict of keyword arguments for every call. ``extra_env``: environment variables. ``runtime_memory``: MiB a
-        worker may hold; ``"auto"``: by the size of the inputs, and twice as much for a call that runs out of it. ``timeout``: seconds a call may run. ``include_modules``, ``exclude_modules``: local modules
-        that travel with the function, or do not, against what is found. ``retries``: more attempts for a call whose
-        worker was lost; ``retry_exceptions``: also for these exceptions of the function, or True for all. ``budget``:
-        dollars that the job may cost, with what its messages under way may still cost; the calls for which nothing is
-        left fail with ``BudgetExceeded``, and the others keep their results. ``docs/costs.md`` says what is promised.
-        Those not given are the configuration's.
+        worker may hold; ``"auto"``: by the size of the inputs, and twice as much for a call that runs out of it.
+        ``timeout``: seconds a call may run. ``include_modules``, ``exclude_modules``: local modules that travel with
+        the function, or do not, against what is found. ``retries``: more attempts for a call whose worker was lost;
+        ``retry_exceptions``: also for these exceptions of the function, or True for all. ``budget``: dollars that the
+        job may cost, with what its messages under way may still cost; the calls for which nothing is left fail with
+        ``BudgetExceeded``, and the others keep their results. ``docs/costs.md`` says what is promised. Those not given
+        are the configuration's.
 
         Raises ``InputError``, ``SerializationError`` or ``StorageError`` before anything runs.
         """

@@ -6,6 +6,7 @@ import operator
 import os
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields
+from functools import reduce
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -122,7 +123,7 @@ def adapter(cls: type[Any], name: str) -> TypeAdapter[Any]:
     members = _members(hint)
     if limits and any(get_origin(member) is Literal for member in members):  # words have none
         numbers: Any = Annotated[int, Limits(**limits)]
-        hint, limits = Union[tuple(numbers if member is int else member for member in members)], {}
+        hint, limits = reduce(operator.or_, (numbers if member is int else member for member in members)), {}
     limited: Any = Annotated[hint, Limits(**limits, description=metadata.get("help"))]
     return TypeAdapter(limited)
 
