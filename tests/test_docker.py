@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import docker
 import pytest
@@ -19,6 +19,8 @@ pytestmark = pytest.mark.usefixtures("runtime_image")
 
 
 class TestContract(ComputeContract):
+    many: ClassVar[int] = 20
+
     @pytest.fixture
     def executor_settings(self, tmp_path: Path) -> dict[str, Any]:
         return {
