@@ -126,16 +126,21 @@ def new_figure(panels: Sequence[Panel], title: str, heights: Sequence[float]) ->
 
 def blank_figure(panels: Sequence[Panel], title: str, height: float) -> Figure:
     """A figure without axes, titled with what its calls are. ``ConfigError`` when matplotlib is not installed."""
+    calls = [call for panel in panels for call in panel.calls]
+    workers = len({call.worker_id for call in calls} - {""})
+    facts = f"{counted(len(calls), 'call')}, {counted(workers, 'worker')}"
+    took = format_duration(panels[0].end - panels[0].origin)
+    return titled_figure(f"{title}: {facts}, {took}", height)
+
+
+def titled_figure(title: str, height: float) -> Figure:
+    """A figure without axes. ``ConfigError`` when matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ConfigError("plots need matplotlib, which is not installed: pip install 'lithops_mini[plot]'") from error
     figure = Figure((WIDTH, height), dpi=150, layout="constrained", facecolor="white")
-    calls = [call for panel in panels for call in panel.calls]
-    workers = len({call.worker_id for call in calls} - {""})
-    facts = f"{counted(len(calls), 'call')}, {counted(workers, 'worker')}"
-    took = format_duration(panels[0].end - panels[0].origin)
-    figure.suptitle(f"{title}: {facts}, {took}", x=0.01, ha="left", fontsize=11, color=INK)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=INK)
     return figure
 
 
