@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -245,6 +245,18 @@ class Bill:
         lines = [*stages, *([self.client] if self.client.requests != NO_REQUESTS else []), self.total]
         return [list(_HEADINGS), *map(_cells, lines)]
 
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "title": self.title,
+            "prices": self.prices.date,
+            "stages": list(map(_plain, self.stages)),
+            "client": _plain(self.client),
+            "total": _plain(self.total),
+            "advice": list(map(asdict, self.advice)),
+            "notes": list(self.notes),
+        }
+
     def __str__(self) -> str:
         """As text: title, table, advice, notes; without a final newline."""
         return "\n".join([f"{self.title}:", *align(self.rows()), *map(str, self.advice), *self.notes])
@@ -300,6 +312,10 @@ def sum_up(usages: Iterable[Usage]) -> Usage:
     for usage in usages:
         together = together.plus(usage)
     return together
+
+
+def _plain(line: Cost) -> dict[str, Any]:
+    return asdict(line) | {"requests": line.requests._asdict(), "dollars": line.dollars}
 
 
 def _cells(line: Cost) -> list[str]:

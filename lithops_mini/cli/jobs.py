@@ -35,6 +35,7 @@ def jobs() -> None:
     Examples:
       lithops-mini jobs list
       lithops-mini jobs show 3f9c1a2b4d5e-M000 --calls
+      lithops-mini jobs cost 3f9c1a2b4d5e-M000
       lithops-mini jobs clean --older-than 7d
     """
 
@@ -117,6 +118,45 @@ def show(job: str, calls: bool, as_json: bool, selection: Selection) -> None:
         click.echo("")
         for line in job_text.table_of_calls(rows):
             click.echo(line)
+
+
+@jobs.command()
+@click.argument("job")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@config_options
+def cost(job: str, as_json: bool, selection: Selection) -> None:
+    """Show what a job has cost, at the prices of the configuration.
+
+    JOB is the job's id, or the beginning of one. The figures are those of the record, which is complete when the job
+    has ended. The client's requests are those of its program until then, for other jobs too.
+
+    \b
+    Examples:
+      lithops-mini jobs cost 3f9c1a2b4d5e-M000
+      lithops-mini jobs cost 3f9c --json | jq .total.dollars
+    """
+    from lithops_mini import costs
+    from lithops_mini.job import history, manifest
+    from lithops_mini.records import Platform, Requests, Usage
+
+    prices = costs.read_prices(selection.load().job.prices)
+    with open_storage(selection) as (storage, bucket):
+        job_id = manifest.find_job(storage, bucket, job)
+        found = history.read_history(storage, bucket, job_id, signing_key(job_id))
+    told = found.record.progress
+    if "usage" not in told:
+        raise LithopsMiniError(f"nothing of {job_id} has been settled yet, so its record tells no cost")
+    sent = told["client_requests"]
+    bill = costs.bill(
+        [costs.Stage(found.stage, found.calls, Usage.from_json(told["usage"]))],
+        Platform.of(told["platform"]),
+        prices,
+        backend=found.record.header["backend"],
+        client_requests=None if sent is None else Requests(*sent),
+    )
+    click.echo(json.dumps({"job": job_id, **bill.as_dict()}) if as_json else str(bill))
+    if not told["ended"]:
+        click.echo(f"The job is {found.record.state}: this is what it had cost when that was recorded.", err=True)
 
 
 @jobs.command("clean")
