@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
-from aws_emulator import start_aws
 from botocore.exceptions import (
     ClientError,
     ConnectionClosedError,
@@ -24,7 +23,7 @@ import lithops_mini as lm
 from lithops_mini.cli.app import app
 from lithops_mini.compute import aws_errors
 from lithops_mini.compute.aws_lambda import AwsLambdaCompute, AwsLambdaOptions
-from lithops_mini.errors import AccessDenied, ConfigError, InvocationError, OutOfMemory, Reason
+from lithops_mini.errors import AccessDenied, ConfigError, InvocationError, Reason
 from lithops_mini.runtimes import function
 from lithops_mini.runtimes.function import Setup
 from lithops_mini.runtimes.recipe import Recipe
@@ -211,25 +210,6 @@ def test_runtime_commands(account, tmp_path, monkeypatch, capsys):
     assert "1769 MiB" in shown
     assert command("runtime", "delete", name) == f"Deleted {name}\n"
     assert name not in command("runtime", "list")
-
-
-def test_memory_of_a_sandbox_that_is_full(tmp_path, docker_engine):
-    """Containers have the function's memory: the runner is killed, and the worker lives to tell."""
-
-    def fill(mebibytes):
-        return len([bytearray(os.urandom(1 << 10) * (1 << 10)) for _ in range(mebibytes)])
-
-    with start_aws(tmp_path, "--sandbox", "docker") as aws:
-        account = Account(aws)
-        with lm.function_executor(**account.executor(max_workers=2, memory=256)) as executor:
-            values = executor.get_result(executor.map(fill, [10, 600, 20], chunksize=1), throw_except=False)
-            assert type(values[1]) is OutOfMemory
-            assert (values[0], values[2]) == (10, 20)
-            doubled = executor.map(fill, [400], runtime_memory=300)
-            with pytest.raises(OutOfMemory):
-                executor.get_result(doubled)
-        with lm.function_executor(**account.executor(max_workers=2, on_oom="double")) as executor:
-            assert executor.get_result(executor.map(fill, [400], runtime_memory=300)) == [400]
 
 
 # ---------------------------------------------------------------- what errors mean

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 from attempts import until
-from aws_emulator import Functions, policy, start_aws
+from aws_emulator import Functions, policy
 from click.testing import CliRunner
 from lambda_account import BUCKET, Account, start_account
 
@@ -244,18 +244,6 @@ XRAY TraceId: 1-5\tSegmentId: 6\tSampled: true
     error = aws_errors.failed(json.dumps(body).encode(), base64.b64encode(log.encode()).decode(), "f")
     assert (error.reason, error.retryable) == (Reason.DIED, True)
     assert str(error).endswith("; the end of its log:\n  START of my program")
-
-
-def test_out_of_memory_says_how_much_there_was(tmp_path, docker_engine):
-    with start_aws(tmp_path, "--sandbox", "docker") as aws:
-        functions = Functions(aws)
-        name = functions.make(MemorySize=128)
-        code = "print('words') or len([b'x' * (1 << 20) for _ in range(999)])"
-        answer = functions.invoke(name, {"do": "python", "code": code}, LogType="Tail")
-    error = aws_errors.failed(json.dumps(answer["value"]).encode(), answer["LogResult"], name)
-    assert error.reason == Reason.OUT_OF_MEMORY
-    assert f"the function {name} ran out of memory, with 128 of 128 MB in use (Runtime." in str(error)
-    assert str(error).endswith("; the end of its log:\n  words")
 
 
 # ---------------------------------------------------------------- who reads it

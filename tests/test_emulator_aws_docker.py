@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import os
 import signal
 import tarfile
 
 import pytest
 from aws_emulator import MODULE, Functions, start_aws
+from lambda_account import Account
 
+import lithops_mini as lm
+from lithops_mini.compute import aws_errors
 from lithops_mini.emulators.aws.files import Files
+from lithops_mini.errors import OutOfMemory, Reason
 from lithops_mini.runtimes import engine
 from lithops_mini.runtimes.recipe import Recipe
 
@@ -34,7 +40,8 @@ def python(functions, name, code):
 
 def test_more_memory_than_the_function_has(functions):
     name = functions.make(MemorySize=128)
-    answer = functions.invoke(name, {"do": "python", "code": "len(bytearray(400_000_000))"}, LogType="Tail")
+    code = "print('words') or len(bytearray(400_000_000))"
+    answer = functions.invoke(name, {"do": "python", "code": code}, LogType="Tail")
     request = answer["ResponseMetadata"]["RequestId"]
     assert answer["FunctionError"] == "Unhandled"
     assert answer["value"] == {
@@ -45,6 +52,10 @@ def test_more_memory_than_the_function_has(functions):
     assert "Memory Size: 128 MB\tMax Memory Used: 128 MB\t" in log
     assert "\tStatus: error\tError Type: Runtime.OutOfMemory" in log
     assert functions.invoke(name)["value"]["calls"] == 1
+    error = aws_errors.failed(json.dumps(answer["value"]).encode(), answer["LogResult"], name)
+    assert error.reason == Reason.OUT_OF_MEMORY
+    assert f"the function {name} ran out of memory, with 128 of 128 MB in use (Runtime." in str(error)
+    assert str(error).endswith("; the end of its log:\n  words")
 
 
 def test_a_child_with_more_memory_leaves_the_runtime(functions):
@@ -134,3 +145,21 @@ def test_a_function_that_is_an_image(functions, image):
     assert [functions.invoke(name)["value"]["calls"] for _ in range(2)] == [1, 2]
     other = functions.make(**given, ImageConfig={"Command": ["module.absent"]})
     assert functions.invoke(other)["value"]["errorType"] == "Runtime.HandlerNotFound"
+
+
+def test_memory_of_a_sandbox_that_is_full(functions):
+    """Containers have the function's memory: the runner is killed, and the worker lives to tell."""
+
+    def fill(mebibytes):
+        return len([bytearray(os.urandom(1 << 10) * (1 << 10)) for _ in range(mebibytes)])
+
+    account = Account(functions.aws)
+    with lm.function_executor(**account.executor(max_workers=2, memory=256)) as executor:
+        values = executor.get_result(executor.map(fill, [10, 600, 20], chunksize=1), throw_except=False)
+        assert type(values[1]) is OutOfMemory
+        assert (values[0], values[2]) == (10, 20)
+        doubled = executor.map(fill, [400], runtime_memory=300)
+        with pytest.raises(OutOfMemory):
+            executor.get_result(doubled)
+    with lm.function_executor(**account.executor(max_workers=2, on_oom="double")) as executor:
+        assert executor.get_result(executor.map(fill, [400], runtime_memory=300)) == [400]
