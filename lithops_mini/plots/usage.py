@@ -48,19 +48,19 @@ def utilisation(stages: Stages) -> Figure:
     processors, memory, network = axes
     ran = [(call, call.started, call.ended) for call in calls if call.started is not None and call.ended is not None]
 
-    cpu = _level(origin, end, [(start, stop, call.cpu_user + call.cpu_system) for call, start, stop in ran])
+    cpu = level_over_time(origin, end, [(start, stop, call.cpu_user + call.cpu_system) for call, start, stop in ran])
     draw_level(processors, "", BLUE, cpu)
     running = counts(origin, [(start, stop) for _, start, stop in ran])
     draw_level(processors, "calls running", ORANGE, running, fill=False)
     mean = sum(call.cpu_user + call.cpu_system for call in calls) / max(end - origin, 1e-9)
     write_title(processors, f"processors in use: at most {max(cpu[1]):,.3g}, {mean:,.3g} in the mean")
 
-    held = _level(origin, end, [(start, stop, call.peak_memory * (stop - start)) for call, start, stop in ran])
+    held = level_over_time(origin, end, [(start, stop, call.peak_memory * (stop - start)) for call, start, stop in ran])
     draw_level(memory, "", GREEN, held)
     write_title(memory, f"memory of running calls: at most {format_size(round(max(held[1])))}")
 
-    sent = _level(origin, end, filter(None, map(_sent, calls)))
-    received = _level(origin, end, [(stop, call.settled, float(call.bytes_out)) for call, _, stop in ran])
+    sent = level_over_time(origin, end, filter(None, map(_sent, calls)))
+    received = level_over_time(origin, end, [(stop, call.settled, float(call.bytes_out)) for call, _, stop in ran])
     draw_level(network, "in", SKY, sent)
     draw_level(network, "out", INK, received, fill=False)
     total_in, total_out = (format_size(sum(getattr(call, f"bytes_{way}") for call in calls)) for way in ("in", "out"))
@@ -70,7 +70,7 @@ def utilisation(stages: Stages) -> Figure:
     for ax in axes:
         ax.set_ylim(bottom=0)
     for ax in (memory, network):
-        _count_bytes(ax)
+        count_bytes(ax)
     draw_clock(axes[-1], panels[0])
     draw_legend(figure)
     return figure
@@ -82,7 +82,7 @@ def _sent(call: CallStats) -> tuple[float, float, float] | None:
     return call.submitted if call.dispatched is None else call.dispatched, call.started, float(call.bytes_in)
 
 
-def _level(origin: float, end: float, amounts: Iterable[tuple[float, float, float]]) -> Points:
+def level_over_time(origin: float, end: float, amounts: Iterable[tuple[float, float, float]]) -> Points:
     """The mean level, in each piece of the time, of amounts that are spread over their spans (begin, end, amount)."""
     width = (end - origin) / _BINS or 1.0
     within = [0.0] * (_BINS + 1)
@@ -107,7 +107,7 @@ def _level(origin: float, end: float, amounts: Iterable[tuple[float, float, floa
     return [n * width for n in range(_BINS + 1)], [*levels, 0.0]
 
 
-def _count_bytes(ax: Axes) -> None:
+def count_bytes(ax: Axes) -> None:
     """Ticks at multiples of a power of two, which are round in KiB, MiB and so on."""
     from matplotlib.ticker import MultipleLocator
 
