@@ -12,11 +12,9 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
 from aws_emulator import Emulated
 
-# Dollars in us-east-1, November 2026, x86_64.
-GB_SECOND = 0.0000166667
-INVOCATION = 0.20 / 1e6
-PUT = 0.005 / 1e3  # and LIST
-GET = 0.0004 / 1e3
+from lithops_mini import costs
+from lithops_mini.records import Platform, Requests, Usage
+
 MEMORY = 1769  # MB of functions
 
 _REST = 2.5  # seconds: longer than a record waits to be written
@@ -38,10 +36,13 @@ class Bill:
 
     def dollars(self, calls: int) -> str:
         """For a thousand of so many calls."""
+        used = Usage({MEMORY: round(1000 * self.billed)}, self.invocations)
+        requests = Requests(self.puts + self.lists, self.gets)
+        cost = costs.cost("", used, requests, Platform("aws_lambda", storage="aws_s3"), costs.read_prices())
         share = 1000 / calls
-        requests = share * (self.invocations * INVOCATION + (self.puts + self.lists) * PUT + self.gets * GET)
-        time = share * self.billed * MEMORY / 1024 * GB_SECOND
-        return f"${requests + time:.5f}: requests ${requests:.5f}, {share * self.billed:.1f} s ${time:.5f}"
+        for_requests = share * (cost.invocation_dollars + cost.storage_dollars)
+        parts = f"requests ${for_requests:.5f}, {share * self.billed:.1f} s ${share * cost.time_dollars:.5f}"
+        return f"${share * cost.dollars:.5f}: {parts}"
 
 
 @contextmanager
