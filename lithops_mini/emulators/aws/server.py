@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -129,6 +130,8 @@ class Emulator:
         in_its_name = stacks.in_the_name_of(lambda *need: self._check(request, signed, [need]))
         with in_its_name, self._objects[hash(request.path) % _LOCKS]:
             response = call(self._moto, request)
+        if signed.service == "s3" and (way := self._plane.limits.way(len(request.body) + len(response.body))):
+            time.sleep(way)  # as if it were far from here
         if (
             response.status == 404
             and b"NoSuchBucket" not in response.body

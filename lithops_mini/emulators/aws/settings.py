@@ -18,9 +18,17 @@ class Limits:
     retry_wait: float = field(
         default=60.0, metadata={"help": "Seconds until an event that failed is tried again; twice as many later."}
     )
+    s3_latency: float = field(default=0.0, metadata={"help": "Seconds by which each answer of S3 comes later."})
+    s3_bandwidth: float = field(
+        default=0.0, metadata={"help": "Bytes a second of each request to S3 and its answer; 0: as it comes."}
+    )
 
     def __post_init__(self) -> None:
         check_numbers(self)
+
+    def way(self, size: int) -> float:
+        """Seconds by which a request to S3 and its answer, of so many bytes together, take longer."""
+        return self.s3_latency + (size / self.s3_bandwidth if self.s3_bandwidth else 0.0)
 
 
 @dataclass(frozen=True)
