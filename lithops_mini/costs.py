@@ -291,7 +291,7 @@ def _notes(
     usage = sum_up(stage.usage for stage in stages)
     if not platform.service:
         why = prices.unpriced.get(backend, "nobody charges for what runs the calls")
-        yield f"Nothing was charged: {why}. The time is that of this run."
+        yield f"Nothing was charged: {why}. The time is that of this run; Lambda has a processor with {PROCESSOR:,} MiB."
         if 0 in usage.milliseconds:
             yield "The memory is the least over what was held: set runtime_memory for another size."
     elif usage.untold:
@@ -300,7 +300,7 @@ def _notes(
     if any(call.status in ("died", "timeout", "out_of_memory") or call.attempt > 1 for s in stages for call in s.calls):
         yield "Requests to storage by workers that were lost are not known."
     if not counted:
-        yield "Requests to storage are not known: this storage counts none."
+        yield "Requests to storage are not known, and not in it."
     if platform.region and platform.region != prices.region:
         yield f"The jobs ran in {platform.region}: its own prices can be set as prices in the configuration."
     yield "Not in it: data kept and moved, logs, taxes; free tiers are not taken off."
