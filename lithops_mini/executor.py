@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, SupportsIndex
 
 from lithops_mini import config as configuration
-from lithops_mini import costs, logs, records, registry, wire
+from lithops_mini import costs, logs, records, registry, tracing, wire
 from lithops_mini.compute.base import ComputeBackend
 from lithops_mini.compute.inbox import Inbox
 from lithops_mini.costs import Bill, Prices
@@ -38,6 +38,8 @@ from lithops_mini.storage.base import StorageBackend
 from lithops_mini.waiting import ALL_COMPLETED, FutureList, Futures, get_result, listed, wait
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from lithops_mini.job.estimate import Estimate, Sample
     from lithops_mini.plots.files import Pictures
 
@@ -132,6 +134,7 @@ class FunctionExecutor:
         self._environment = {"LITHOPS_MINI_CONFIG": profile} if self._compute.composes else {}
         self._surroundings = plan.Surroundings(self._storage, self.config.storage, readable)
         self._recorder = manifest.Recorder(self._storage, job.storage_bucket)
+        self._tracer = tracing.open_tracer(job.otlp_endpoint)
         self._dispatcher = Dispatcher(
             self._compute,
             self._storage,
@@ -142,8 +145,11 @@ class FunctionExecutor:
         _open_executors.add(self)
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "open"
-        return f"<FunctionExecutor {self.executor_id}: {self.config.backend} + {self.config.storage}, {state}>"
+        return f"<FunctionExecutor {self.executor_id}: {self.config.backend} + {self.config.storage}, {self._state}>"
+
+    @property
+    def _state(self) -> str:
+        return "closed" if self._closed else "open"
 
     # -- submitting
 
@@ -482,6 +488,42 @@ class FunctionExecutor:
 
         return files.plot(self.stats(), dst, name=self.executor_id)
 
+    def report(self, dst: str | Path | None = None) -> str:
+        """Write what the jobs so far did as one HTML file, with pictures; return its path. See ``html.page.write``."""
+        from lithops_mini.html import page
+
+        with self._lock:
+            jobs = list(self._jobs)
+        bill = self.bill()
+        told = page.Report(
+            self.executor_id,
+            {"backend": self.config.backend, "storage": self.config.storage, "bucket": self.config.job.storage_bucket},
+            [page.Stage(_title(job), job.stats(), job.failures(), list(job.attempts)) for job in jobs],
+            self._storage.requests(),
+            [page.bill_section(bill)] if bill.stages else [],
+        )
+        return page.write(told, dst)
+
+    def export(self, dst: str | Path) -> str:
+        """Write ``stats`` as a table, in the format that the name ends in, ``.csv`` or ``.jsonl``; return the path."""
+        from lithops_mini import export
+
+        return export.write_file(self.stats(), dst)
+
+    def dataframe(self) -> DataFrame:
+        """``stats`` as a pandas ``DataFrame``, with a row for each call. ``ConfigError`` if there is no pandas."""
+        from lithops_mini import export
+
+        return export.dataframe(self.stats())
+
+    def _repr_html_(self) -> str:
+        from lithops_mini.html.notebook import executor_html
+
+        with self._lock:
+            jobs = [(_title(job), job.counters) for job in self._jobs]
+        facts = {"backend": self.config.backend, "storage": self.config.storage, "state": self._state}
+        return executor_html(f"executor {self.executor_id}", facts, jobs)
+
     # -- ending
 
     def clean(self) -> None:
@@ -536,6 +578,8 @@ class FunctionExecutor:
             self._compute.close()
             self._dispatcher.join()
             self._recorder.close()
+            if self._tracer is not None:
+                self._tracer.close()
             _open_executors.discard(self)
         if self.config.job.data_cleaner and not any(job.counters.failed for job in jobs):
             self._remove_bulk(jobs)
@@ -675,6 +719,8 @@ class FunctionExecutor:
             stop=self._dispatcher.stop,
         )
         job.followed = followed
+        if self._tracer is not None:
+            job.when_over = partial(self._trace, self._tracer, self._tracer.context())
         job.platform = self._platform
         job.budget = options.budget
         bucket = self.config.job.storage_bucket
@@ -721,6 +767,12 @@ class FunctionExecutor:
             job.cancel()
             raise
         return job, futures
+
+    def _trace(self, tracer: tracing.SpanSender, parent: Any, job: Job) -> None:
+        facts = {"backend": self.config.backend, "storage": self.config.storage, "executor": self.executor_id}
+        tracer.send(
+            lambda: tracing.EndedJob(job.id, job.name, facts, job.stats(), job.failures(), job.attempts, parent)
+        )
 
     def _inline(self, usual: int, most: int) -> int:
         """How many bytes of one thing travel in a message of at most so many, as far as there is a choice."""

@@ -23,26 +23,24 @@ def summary(
     backend: str,
     storage: str,
     executor_id: str = "",
-    runtime_memory: int | None = None,
     client_requests: Requests | None = None,
 ) -> str:
     """Return the job summary: a column for each stage and one for all, at most 30 lines, without a final newline.
 
     ``stages`` are names with the stats of settled calls, in the order they ran; stages without calls are left out.
-    ``runtime_memory`` is what each call may use, in MiB; with it the table has GB-seconds: its product with the
-    function times, as clouds bill it before rounding. Times of a call are those of the attempt that counted.
+    Times of a call are those of the attempt that counted.
     ``client_requests`` are those of this process to a storage service; with them the table has those of the workers,
     and a last line tells of the client's.
     """
     where = f"Job summary: backend {backend}, storage {storage}" + (f", executor {executor_id}" if executor_id else "")
-    rows = summary_rows(stages, runtime_memory=runtime_memory, with_requests=client_requests is not None)
+    rows = summary_rows(stages, with_requests=client_requests is not None)
     if not rows:
         return f"{where}\n\nNo call has been settled."
     told = f"{where}\n\n{_align(rows)}"
     return told if client_requests is None else f"{told}\n\n{client_sentence(client_requests)}"
 
 
-def summary_rows(stages: Stages, *, runtime_memory: int | None = None, with_requests: bool = False) -> list[list[str]]:
+def summary_rows(stages: Stages, *, with_requests: bool = False) -> list[list[str]]:
     """Return the table of ``summary``: its headings, and a row for each number; empty if no call has been settled."""
     columns = [(name, list(stats)) for name, stats in stages if stats]
     if not columns:
@@ -55,9 +53,6 @@ def summary_rows(stages: Stages, *, runtime_memory: int | None = None, with_requ
         columns.append(("total", everything))
     rows = [["", *(shorten(name, _NAME_WIDTH) for name, _ in columns)]]
     rows += [[label, *(write(stats) for _, stats in columns)] for label, write in _ROWS]
-    if runtime_memory is not None:
-        gigabytes = runtime_memory / 1024
-        rows.append(["GB-seconds", *(f"{gigabytes * sum(function_times(stats)):,.2f}" for _, stats in columns)])
     if with_requests:
         sent = [_requests(stats) for _, stats in columns]
         rows.append(["storage requests", *(f"{sum(requests):,}" for requests in sent)])

@@ -45,6 +45,12 @@ class FutureList(list[ResponseFuture[Any]]):
         self.bare = bare
         self.map_futures = list(map_futures)  # those a reducer's futures depend on
 
+    def _repr_html_(self) -> str:
+        from lithops_mini.html.notebook import futures_html
+
+        failures = [future.failure for future in self if future.failure is not None]
+        return futures_html(_label(self), _counters(self, _jobs(self)), failures)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """It travels as what it stands for: one future, or a plain list of them."""
         return itemgetter(0) if self.bare else list, (list(self),)

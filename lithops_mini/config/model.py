@@ -97,6 +97,14 @@ class JobSettings:
         default=True,
         metadata={"help": "Whether the errors of failed calls show their inputs, shortened."},
     )
+    otlp_endpoint: str | None = field(
+        default=None,
+        metadata={
+            "help": "URL of an OpenTelemetry collector that gets a trace of each job, as http://localhost:4318; null"
+            " takes OTEL_EXPORTER_OTLP_ENDPOINT, if that is set.",
+            "pattern": "^https?://[^\\s]+$",
+        },
+    )
     data_cleaner: bool = field(
         default=True,
         metadata={"help": "Whether an executor removes its jobs' bulk data from storage when it closes."},

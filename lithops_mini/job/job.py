@@ -162,6 +162,7 @@ class Job:
         self.budget: Budget | None = None
         self.lock = threading.RLock()  # of the counters and the usage
         self.over = threading.Event()  # every call is settled, counted and handed to the recorder
+        self.when_over: Callable[[Job], object] | None = None  # called then, in the thread that settled the last one
         self.attempts: list[Attempt] = []  # that were followed by another one
         self._settled: list[Settled] = []  # of the calls, once the job has ended
         self._failures: list[Failure] = []  # the same

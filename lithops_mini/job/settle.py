@@ -337,6 +337,8 @@ class Settle:
         if ended:
             job.release()
             job.over.set()
+            if job.when_over is not None:
+                job.when_over(job)
 
 
 def _attempt_of(call: Call, outcome: Outcome, worker_id: str, why: str) -> Attempt:

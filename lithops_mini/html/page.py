@@ -1,0 +1,340 @@
+"""The report of jobs: one HTML file that needs nothing beside it, neither files nor a network."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from statistics import median
+
+from lithops_mini.costs import Bill
+from lithops_mini.durations import format_duration
+from lithops_mini.failures import Failure, call_ranges, group
+from lithops_mini.html.calls import table_data
+from lithops_mini.html.markup import data, digest, table, text
+from lithops_mini.measures import straggler_limit, stragglers, time_to_distribute
+from lithops_mini.plots.files import KINDS, data_url
+from lithops_mini.records import Attempt, CallStats, Requests
+from lithops_mini.report import client_sentence, summary_rows
+from lithops_mini.shorten import shorten
+from lithops_mini.sizes import format_size
+from lithops_mini.version import __version__
+
+MOST_GROUPS = 30  # of failures, of which each shows a traceback
+MOST_STRAGGLERS = 25
+MOST_ATTEMPTS = 100
+
+_CAPTIONS = {
+    "timeline": "Each call from submit to settled.",
+    "histogram": "How many calls ran, and each from its function's start to its end.",
+    "stages": "How far each stage was at each moment, and how long its functions took.",
+    "utilisation": "Processors, memory and network of all calls together.",
+    "workers": "Each worker from its first call to the end of its last.",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A job, as far as it has got."""
+
+    name: str
+    calls: Sequence[CallStats]  # that are settled
+    failures: Sequence[Failure] = ()
+    attempts: Sequence[Attempt] = ()  # that were followed by another one, where that is known
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report that the caller has written: a table, and sentences below it."""
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report is of."""
+
+    name: str  # an executor's or a job's id
+    facts: Mapping[str, str]  # where it ran, by what that is called
+    stages: Sequence[Stage]  # in the order they ran
+    client_requests: Requests | None = None  # of the client to storage
+    sections: Sequence[Section] = ()  # shown after the summary: what it cost
+
+
+def bill_section(bill: Bill) -> Section:
+    """What jobs have cost, as a section."""
+    headings, *rows = bill.rows()
+    return Section("Cost", headings, rows, [f"{bill.title}.", *map(str, bill.advice), *bill.notes])
+
+
+def write(report: Report, dst: str | Path | None = None) -> str:
+    """Write the report, and return its path.
+
+    ``dst`` is a directory (one that exists, or ends in ``/``), where it is ``<name>.html``; or the file, whose name
+    gets ``.html`` if it does not end so. Default: the current directory. Missing directories are made, a file that
+    exists is replaced. ``InputError`` when no call has been settled, ``ConfigError`` when matplotlib is not installed,
+    ``OSError``.
+    """
+    page = render(report)
+    path = Path("" if dst is None else dst)
+    if path.is_dir() or str(dst).endswith("/"):
+        path /= f"{report.name}.html"
+    elif path.suffix.lower() not in (".html", ".htm"):
+        path = path.with_name(f"{path.name}.html")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+    return str(path)
+
+
+def render(report: Report) -> str:
+    """Return the page. All text in it that comes from jobs is escaped, and its policy lets only its own script run."""
+    pictures = "".join(_pictures(report))
+    parts = [
+        ("summary", "Summary", _summary(report)),
+        *((f"section-{n}", section.title, _section(section)) for n, section in enumerate(report.sections)),
+        ("pictures", "Pictures", pictures),
+        ("failures", "Failures", "".join(_failures(report))),
+        ("stragglers", "Stragglers", "".join(_stragglers(report))),
+        ("starts", "Cold starts and distribution", _starts(report)),
+        ("retries", "Retries", "".join(_retries(report))),
+        ("calls", "Calls", _CALLS),
+    ]
+    script = _shipped("report.js")
+    failures = {stage.name: {failure.call_id: failure for failure in stage.failures} for stage in report.stages}
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {digest(script)}"
+    links = "".join(f'<a href="#{name}">{text(title)}</a> ' for name, title, _ in parts)
+    sections = "".join(
+        f'<section id="{name}"><h2>{text(title)}</h2>\n{body}</section>\n' for name, title, body in parts
+    )
+    facts = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in report.facts.items())
+    now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}; base-uri 'none'; form-action 'none'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{text(report.name)}: report</title>
+<style>{_shipped("report.css")}</style>
+</head>
+<body>
+<header><h1>{text(report.name)}</h1>
+<dl class=facts>{facts}</dl>
+{_tiles(report)}
+<nav>{links}</nav></header>
+<main>
+{sections}</main>
+<footer>lithops_mini {text(__version__)}, {now} UTC</footer>
+<script type="application/json" id="data">{data(table_data(_named(report), failures))}</script>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def _shipped(name: str) -> str:
+    return resources.files("lithops_mini.html").joinpath(name).read_text(encoding="utf-8")
+
+
+def _named(report: Report) -> list[tuple[str, Sequence[CallStats]]]:
+    return [(stage.name, stage.calls) for stage in report.stages]
+
+
+def _tiles(report: Report) -> str:
+    calls = [call for stage in report.stages for call in stage.calls]
+    failed = sum(call.status not in ("ok", "cancelled") for call in calls)
+    slow = sum(len(stragglers(stage.calls)) for stage in report.stages)
+    distributed = time_to_distribute(calls)
+    moved = sum(call.bytes_in + call.bytes_out for call in calls)
+    took = max(call.settled for call in calls) - min(call.submitted for call in calls) if calls else 0.0
+    tiles = [
+        ("calls", f"{len(calls):,}", ""),
+        ("failed", f"{failed:,}", "bad" if failed else ""),
+        ("retries", f"{sum(max(call.attempt - 1, 0) for call in calls):,}", ""),
+        ("stragglers", f"{slow:,}", ""),
+        ("workers", f"{len({call.worker_id for call in calls} - {''}):,}", ""),
+        ("cold starts", f"{sum(call.cold for call in calls):,}", ""),
+        ("wall time", format_duration(took), ""),
+        ("to distribute", "-" if distributed is None else format_duration(distributed), ""),
+        ("bytes moved", format_size(moved), ""),
+    ]
+    shown = "".join(
+        f'<div class="tile {kind}"><b>{text(value)}</b><span>{text(name)}</span></div>' for name, value, kind in tiles
+    )
+    return f"<div class=tiles>{shown}</div>"
+
+
+def _summary(report: Report) -> str:
+    counted = report.client_requests is not None
+    headings, *rows = summary_rows(_named(report), with_requests=counted) or [["", "no call has been settled"]]
+    shown = table(headings, rows, kind="numbers")
+    if report.client_requests is None:
+        return shown
+    return shown + f"<p>{text(client_sentence(report.client_requests))}</p>"
+
+
+def _section(section: Section) -> str:
+    notes = "".join(f"<p>{text(note)}</p>" for note in section.notes)
+    return table(section.headings, section.rows, kind="numbers") + notes
+
+
+def _pictures(report: Report) -> Iterator[str]:
+    stages = _named(report)
+    for kind, draw in KINDS.items():
+        source = data_url(draw(stages), "svg")
+        yield f'<figure><img src="{source}" alt="{kind}"><figcaption>{_CAPTIONS[kind]}</figcaption></figure>\n'
+
+
+def _failures(report: Report) -> Iterator[str]:
+    count = 0
+    for stage in report.stages:
+        groups = group(stage.failures)
+        count += len(groups)
+        for number, each in enumerate(groups[:MOST_GROUPS]):
+            numbers = call_ranges((failure.call_id for failure in each.failures), 30)
+            calls = f"Call {numbers}" if len(each.failures) == 1 else f"Calls {numbers}"
+            example = each.example
+            facts = [f"call {example.call_id}", f"attempt {example.attempt}"]
+            facts += [f"worker {example.worker_id}"] if example.worker_id else []
+            facts += [f"input {example.input}"] if example.input else []
+            place = f" at {each.user_line}" if each.user_line else ""
+            trace = example.traceback.strip("\n")
+            yield (
+                f"<details{'' if number else ' open'}><summary><b>{text(each.type_name)}</b>"
+                f" &times; {len(each.failures):,} <span>{text(stage.name)}</span><br>{text(each.message)}</summary>"
+                f"<p>{text(f'{calls}{place}.')}</p><p>{text('For example ' + ', '.join(facts))}:</p>"
+                f"<pre>{text(trace or f'{example.type_name}: {example.message}')}</pre></details>\n"
+            )
+        if rest := groups[MOST_GROUPS:]:
+            left = sum(len(each.failures) for each in rest)
+            yield f"<p>{text(f'And {left:,} more failures of {stage.name}, in {len(rest):,} groups.')}</p>"
+    if not count:
+        yield "<p>No call has failed.</p>"
+
+
+def _stragglers(report: Report) -> Iterator[str]:
+    yield ("<p>Calls whose function ran for more than twice the median of their stage, and at least 0.1 s over it.</p>")
+    rows = []
+    for stage in report.stages:
+        found = stragglers(stage.calls)
+        if not found:
+            continue
+        slow = {call.call_id for call in found}
+        end = max(call.settled for call in stage.calls)
+        others = max((call.settled for call in stage.calls if call.call_id not in slow), default=end)
+        limit = format_duration(straggler_limit(stage.calls) or 0.0)
+        later = format_duration(max(0.0, end - others))
+        told = f"{stage.name}: {len(found):,} of {len(stage.calls):,} calls ran for more than {limit}"
+        yield f"<p>{text(told)}. The stage ended {later} later than without them.</p>"
+        rows += [(stage.name, call) for call in found[:MOST_STRAGGLERS]]
+    if not rows:
+        yield "<p>There are none.</p>"
+        return
+    yield table(
+        ["stage", "call", "function", "CPU", "memory", "in", "out", "worker", "attempt"],
+        [
+            [
+                name,
+                f"{call.call_id}",
+                format_duration(call.function_time or 0.0),
+                format_duration(call.cpu_user + call.cpu_system),
+                format_size(call.peak_memory),
+                format_size(call.bytes_in),
+                format_size(call.bytes_out),
+                call.worker_id + (" (cold)" if call.cold else ""),
+                f"{call.attempt}",
+            ]
+            for name, call in rows
+        ],
+    )
+
+
+def _starts(report: Report) -> str:
+    rows = []
+    for stage in report.stages:
+        begun = [call for call in stage.calls if call.started is not None]
+        distributed = time_to_distribute(stage.calls)
+        rows.append(
+            [
+                stage.name,
+                f"{len({call.worker_id for call in begun}):,}",
+                f"{sum(call.cold for call in begun):,}",
+                _median_way([call for call in begun if call.cold]),
+                _median_way([call for call in begun if not call.cold]),
+                "-" if distributed is None else format_duration(distributed),
+                format_size(sum(call.bytes_in for call in stage.calls)),
+                format_size(sum(call.bytes_out for call in stage.calls)),
+            ]
+        )
+    headings = ["stage", "workers", "cold starts", "way to a cold worker", "to a warm one", "to distribute"]
+    return (
+        "<p>The way to a worker is from when a message left until its function was entered, the median of the calls."
+        " To distribute: from submit until every worker that took part had begun its first call.</p>"
+        + table([*headings, "bytes in", "bytes out"], rows, kind="numbers")
+    )
+
+
+def _median_way(calls: Sequence[CallStats]) -> str:
+    ways = [
+        call.started - call.dispatched for call in calls if call.started is not None and call.dispatched is not None
+    ]
+    return format_duration(max(0.0, median(ways))) if ways else "-"
+
+
+def _retries(report: Report) -> Iterator[str]:
+    again = {stage.name: [call for call in stage.calls if call.attempt > 1] for stage in report.stages}
+    if not any(again.values()):
+        yield "<p>No call was run again.</p>"
+        return
+    rows = [
+        [name, f"{len(calls):,}", f"{sum(call.attempt - 1 for call in calls):,}", _statuses(calls)]
+        for name, calls in again.items()
+        if calls
+    ]
+    yield table(["stage", "calls run again", "attempts more", "in the end"], rows)
+    attempts = [(stage.name, attempt) for stage in report.stages for attempt in stage.attempts]
+    reasons: dict[tuple[str, str], list[Attempt]] = defaultdict(list)
+    for name, attempt in attempts:
+        reasons[name, attempt.why].append(attempt)
+    if reasons:
+        yield "<p>Why, as far as it is known:</p>"
+        most = sorted(reasons.items(), key=lambda reason: -len(reason[1]))
+        yield table(
+            ["stage", "attempts", "calls", "status", "why"],
+            [
+                [
+                    name,
+                    f"{len(same):,}",
+                    call_ranges(attempt.call_id for attempt in same),
+                    same[0].status,
+                    shorten(why, 300),
+                ]
+                for (name, why), same in most[:MOST_ATTEMPTS]
+            ],
+        )
+
+
+def _statuses(calls: Sequence[CallStats]) -> str:
+    return ", ".join(f"{count:,} {status}" for status, count in Counter(call.status for call in calls).most_common())
+
+
+_CALLS = """<noscript><p>This table needs JavaScript. <code>lithops-mini jobs export</code> writes it as CSV.</p>
+</noscript>
+<div class=controls hidden>
+<label>Filter <input id=filter type=search placeholder="text in any column" autocomplete=off></label>
+<label>Stage <select id=stage></select></label>
+<label>Show <select id=show></select></label>
+<label>Rows <select id=size></select></label>
+<span class=pages><button id=previous type=button>Previous</button>
+<output id=where></output>
+<button id=next type=button>Next</button></span>
+</div>
+<div class=wide><table id=table><thead></thead><tbody></tbody></table></div>
+"""
