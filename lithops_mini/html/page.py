@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from statistics import median
@@ -14,14 +13,14 @@ from lithops_mini.costs import Bill
 from lithops_mini.durations import format_duration
 from lithops_mini.failures import Failure, call_ranges, group
 from lithops_mini.html.calls import table_data
-from lithops_mini.html.markup import data, digest, table, text
+from lithops_mini.html.document import document
+from lithops_mini.html.markup import data, table, text
 from lithops_mini.measures import straggler_limit, stragglers, time_to_distribute
 from lithops_mini.plots.files import KINDS, data_url
 from lithops_mini.records import Attempt, CallStats, Requests
 from lithops_mini.report import client_sentence, summary_rows
 from lithops_mini.shorten import shorten
 from lithops_mini.sizes import format_size
-from lithops_mini.version import __version__
 
 MOST_GROUPS = 30  # of failures, of which each shows a traceback
 MOST_STRAGGLERS = 25
@@ -94,53 +93,25 @@ def write(report: Report, dst: str | Path | None = None) -> str:
 
 def render(report: Report) -> str:
     """Return the page. All text in it that comes from jobs is escaped, and its policy lets only its own script run."""
-    pictures = "".join(_pictures(report))
-    parts = [
-        ("summary", "Summary", _summary(report)),
-        *((f"section-{n}", section.title, _section(section)) for n, section in enumerate(report.sections)),
-        ("pictures", "Pictures", pictures),
-        ("failures", "Failures", "".join(_failures(report))),
-        ("stragglers", "Stragglers", "".join(_stragglers(report))),
-        ("starts", "Cold starts and distribution", _starts(report)),
-        ("retries", "Retries", "".join(_retries(report))),
-        ("calls", "Calls", _CALLS),
-    ]
-    script = _shipped("report.js")
     failures = {stage.name: {failure.call_id: failure for failure in stage.failures} for stage in report.stages}
-    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {digest(script)}"
-    links = "".join(f'<a href="#{name}">{text(title)}</a> ' for name, title, _ in parts)
-    sections = "".join(
-        f'<section id="{name}"><h2>{text(title)}</h2>\n{body}</section>\n' for name, title, body in parts
+    rows = data(table_data(_named(report), failures))
+    return document(
+        report.name,
+        report.facts,
+        [
+            ("Summary", _summary(report)),
+            *((section.title, _section(section)) for section in report.sections),
+            ("Pictures", "".join(_pictures(report))),
+            ("Failures", "".join(_failures(report))),
+            ("Stragglers", "".join(_stragglers(report))),
+            ("Cold starts and distribution", _starts(report)),
+            ("Retries", "".join(_retries(report))),
+            ("Calls", _CALLS),
+        ],
+        head=_tiles(report),
+        foot=f'<script type="application/json" id="data">{rows}</script>\n',
+        script=resources.files("lithops_mini.html").joinpath("report.js").read_text(encoding="utf-8"),
     )
-    facts = "".join(f"<dt>{text(name)}</dt><dd>{text(value)}</dd>" for name, value in report.facts.items())
-    now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}; base-uri 'none'; form-action 'none'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{text(report.name)}: report</title>
-<style>{_shipped("report.css")}</style>
-</head>
-<body>
-<header><h1>{text(report.name)}</h1>
-<dl class=facts>{facts}</dl>
-{_tiles(report)}
-<nav>{links}</nav></header>
-<main>
-{sections}</main>
-<footer>lithops_mini {text(__version__)}, {now} UTC</footer>
-<script type="application/json" id="data">{data(table_data(_named(report), failures))}</script>
-<script>{script}</script>
-</body>
-</html>
-"""
-
-
-def _shipped(name: str) -> str:
-    return resources.files("lithops_mini.html").joinpath(name).read_text(encoding="utf-8")
 
 
 def _named(report: Report) -> list[tuple[str, Sequence[CallStats]]]:
@@ -327,7 +298,7 @@ def _statuses(calls: Sequence[CallStats]) -> str:
 
 _CALLS = """<noscript><p>This table needs JavaScript. <code>lithops-mini jobs export</code> writes it as CSV.</p>
 </noscript>
-<div class=controls hidden>
+<div id=calls class=controls hidden>
 <label>Filter <input id=filter type=search placeholder="text in any column" autocomplete=off></label>
 <label>Stage <select id=stage></select></label>
 <label>Show <select id=show></select></label>
