@@ -86,9 +86,14 @@ class Worker:
         return answer
 
     def _store(self, place: dict[str, Any], answer: dict[str, Any], context: Context) -> None:
-        left = context.get_remaining_time_in_millis()
-        spent = {"left": left, "start": self._start, "stored": self._stored}
-        self._worker.store(place, {**answer, "spent": spent})
+        left = 0
+
+        def spent() -> dict[str, Any]:
+            nonlocal left
+            left = context.get_remaining_time_in_millis()
+            return {"spent": {"left": left, "start": self._start, "stored": self._stored}}
+
+        self._worker.store(place, answer, spent)
         self._start, self._stored = 0, left - context.get_remaining_time_in_millis()
 
     def close(self) -> None:
