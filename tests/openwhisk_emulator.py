@@ -21,6 +21,7 @@ from typing import Any
 
 import requests
 import yaml
+from engines import Engine
 
 KIND = f"python:{sys.version_info.major}.{sys.version_info.minor}"
 CODE = """
@@ -188,6 +189,12 @@ def zipped(files: Mapping[str, str]) -> bytes:
         for name, text in files.items():
             opened.writestr(name, text)
     return archive.getvalue()
+
+
+def stored(engine: Engine) -> dict[str, Any]:
+    """Arguments of ``function_executor`` for a storage that actions reach."""
+    place = {"storage": "aws_s3", "storage_bucket": "jobs", "endpoint_url": engine.url, "region": engine.region}
+    return {**place, "access_key_id": engine.access_key_id, "secret_access_key": engine.secret_access_key}
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 from engines import Engine
-from openwhisk_emulator import KIND, Emulated, start_openwhisk
+from openwhisk_emulator import KIND, Emulated, start_openwhisk, stored
 
 import lithops_mini as lm
 from lithops_mini.cli.app import app
@@ -26,7 +26,7 @@ from lithops_mini.testing.messages import Messages
 from lithops_mini.verify import verify
 
 _times = iter(range(30, 300))
-LATE = "lithops_mini.compute.openwhisk._LATE"
+LATE = "lithops_mini.compute.function.LATE"
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +35,6 @@ def openwhisk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulated]:
     flags = ("--sandbox", "process", "--per-minute", "1000000", "--idle", "20")
     with start_openwhisk(tmp_path_factory.mktemp("openwhisk"), *flags) as openwhisk:
         yield openwhisk
-
-
-def stored(engine: Engine) -> dict[str, Any]:
-    """Arguments of ``function_executor`` for a storage that actions reach."""
-    place = {"storage": "aws_s3", "storage_bucket": "jobs", "endpoint_url": engine.url, "region": engine.region}
-    return {**place, "access_key_id": engine.access_key_id, "secret_access_key": engine.secret_access_key}
 
 
 class TestContract(ComputeContract):
@@ -73,7 +67,7 @@ def actions_of(openwhisk):
 
 def action_of(openwhisk, executor):
     """The action that an executor uses, with what is in it."""
-    (name,) = executor._compute._there.values()
+    (name,) = executor._compute._sizes.there.values()
     return openwhisk.ask("GET", f"actions/lithops_mini/{name}").body
 
 
@@ -137,7 +131,7 @@ def test_limits_are_the_services(openwhisk, moto):
         backend.deploy(WorkerNeeds(environment={"X": "y" * 1000}))
         assert backend.concurrency == 3
         assert backend.max_time == 20
-        (name,) = backend._there.values()
+        (name,) = backend._sizes.there.values()
         backend.close()
         assert openwhisk.ask("GET", f"actions/lithops_mini/{name}").body["limits"]["timeout"] == 20_000
         for wrong, text in (({"max_time": 21}, "is 21 s, and .* permits 20 s"), ({"memory": 301}, "to 300 MiB")):
@@ -199,7 +193,7 @@ def test_an_activation_without_a_record_is_lost_when_its_time_is_over(openwhisk,
         executor.get_result(executor.submit(abs, -1))
         with openwhisk.changed("faults", lose=1.0):
             began = time.monotonic()
-            with pytest.raises(lm.errors.WorkerDied, match="no record came of an activation"):
+            with pytest.raises(lm.errors.WorkerDied, match="no word came of an activation"):
                 executor.get_result(executor.submit(abs, -1))
             assert 2 < time.monotonic() - began < 20
 

@@ -266,22 +266,27 @@ def test_a_success_that_is_none_of_ours_is_a_failure(told, make, monkeypatch):
         assert failure(backend).reason == Reason.REFUSED
 
 
-def test_a_followed_activation_is_asked_about_until_it_is_there(told, make):
+def test_a_followed_activation_is_listed_and_its_record_is_asked_for_until_it_is_there(told, make):
     backend = make(told.url)
     backend.deploy(WorkerNeeds())
-    path = "GET /api/v1/namespaces/_/activations/a1"
+    listing, path = (f"GET /api/v1/namespaces/_/activations{name}" for name in ("", "/a1"))
     result = {"reply": "AAAA"}
     record = {"activationId": "a1", "response": {"success": True, "status": "success", "result": result}}
     told.invoked = lambda: (202, {"activationId": "a1"})
-    told.paths[path] = (404, {"error": "not yet"})
+    told.paths[listing] = (503, {"error": "busy"})
+    told.paths[path] = (503, {"error": "busy"})
     with ThreadPoolExecutor(1) as pool:
         sent = pool.submit(backend.invoke, b"message", Activation())
-        for count, answer in ((3, (503, {"error": "busy"})), (5, (200, record))):
-            _until(lambda count=count: told.seen.count(path) >= count)
-            told.paths[path] = answer
+        _until(lambda: listing in told.seen)
+        assert path not in told.seen
+        told.paths[listing] = (200, [{"activationId": "a0", "statusCode": 0}, {"activationId": "a1", "statusCode": 0}])
+        _until(lambda: path in told.seen)
+        told.paths[path] = (200, record)
         assert sent.result(20) == b"\0\0\0"
-        told.paths[path] = (403, {"error": "not yours"})
-        assert failure(backend).reason == Reason.REFUSED
+    told.paths[listing] = (403, {"error": "nobody may list"})
+    assert backend.invoke(b"message", Activation()) == b"\0\0\0"
+    told.paths[path] = (403, {"error": "not yours"})
+    assert failure(backend).reason == Reason.REFUSED
 
 
 def _until(holds):
@@ -510,6 +515,7 @@ def test_ibm_cf_is_the_same_with_a_token(openwhisk):
             assert executor.get_result(executor.map(lambda x: x * x, range(10))) == [x * x for x in range(10)]
             executor.get_result(executor.submit(time.sleep, 0.8))
         name = executor._compute.runtimes("").list()[0].name
+        assert openwhisk.own("requests")["POST token"] > 1
     assert name.startswith("python3.")
     with pytest.raises(ConfigError, match=r"check ibm\.iam_api_key"):
         lm.ibm_cf_executor(**{**given, "iam_api_key": "wrong"})

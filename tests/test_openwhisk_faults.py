@@ -16,7 +16,7 @@ from many_calls import CALLS, Counted, changes, square
 from openwhisk_emulator import Emulated, start_openwhisk
 
 import lithops_mini as lm
-from lithops_mini.compute import openwhisk as openwhisk_module
+from lithops_mini.compute import function
 from lithops_mini.errors import InvocationError, Reason
 from lithops_mini.job import settle
 
@@ -116,7 +116,7 @@ def test_activations_that_never_run(
     work: Callable[..., Counted], faults: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One in twenty is accepted, and missed when its time is over: 2 s, and half a second more."""
-    monkeypatch.setattr(openwhisk_module, "_LATE", 0.5)
+    monkeypatch.setattr(function, "LATE", 0.5)
     counted = work(square(), lambda: faults(lose=0.05, wait=0.5), max_time=2)
     assert counted.attempts > CALLS
     assert counted.invocations > MESSAGES

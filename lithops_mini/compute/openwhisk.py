@@ -7,15 +7,18 @@ import logging
 import os
 import threading
 import time
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from lithops_mini.compute import openwhisk_errors
+from lithops_mini.compute import function, openwhisk_errors
 from lithops_mini.compute.base import Activation, ComputeBackend
+from lithops_mini.compute.function import Sizes, Told, UnderWay
+from lithops_mini.compute.inbox import Awaited, Inbox
+from lithops_mini.compute.openwhisk_records import Records
 from lithops_mini.errors import ConfigError, InvocationError, Reason
 from lithops_mini.runtimes.openwhisk import Actions, Setup
 from lithops_mini.runtimes.openwhisk_service import (
@@ -34,8 +37,6 @@ from lithops_mini.worker.openwhisk import MAX_MESSAGE
 
 logger = logging.getLogger("lithops_mini.openwhisk")
 
-# Seconds for which an answer, or the record of an activation, may be late.
-_LATE = 60.0
 # Seconds for which the log of a failed activation is waited for: it is in the record, which comes after the answer.
 _LOG_LIMIT = 3.0
 # Seconds between two looks for a record: a share of the time waited, but neither less nor more than these.
@@ -74,6 +75,13 @@ class ActionOptions:
             "help": "Seconds an activation may take, whatever the timeout of its calls; null for as long as the"
             " namespace permits.",
             "ge": 2,
+        },
+    )
+    carrier: Literal["reply", "event"] = field(
+        default="reply",
+        metadata={
+            "help": "How replies come back: as OpenWhisk's answer, or as an object in storage, for calls of many"
+            " minutes."
         },
     )
     requirements: str | None = field(
@@ -135,13 +143,14 @@ class OpenWhiskCompute(ComputeBackend):
         self._options: ActionOptions = options
         self._service = self._reach()
         self._lock = threading.Lock()
-        self._closing = threading.Event()
+        self._under_way = UnderWay(self.name)
+        self._records = Records(self._service)
+        self._inbox: Inbox | None = None
+        self._by_event = self._options.carrier == "event"
         self._actions: Actions | None = None
         self._recipe = Recipe()
         self._limits: Limits | None = None
-        self._there: dict[int, str] = {}  # names of actions that are ready, by MiB
-        self._making: dict[int, threading.Lock] = {}
-        self._running = 0  # activations
+        self._sizes = Sizes(self._make)  # names of actions
         self._concurrency: int = options.max_workers
 
     @property
@@ -152,26 +161,34 @@ class OpenWhiskCompute(ComputeBackend):
     def reaches_files(self) -> bool:
         return False
 
+    def use_inbox(self, inbox: Inbox) -> None:
+        self._inbox = inbox
+
     def deploy(self, needs: WorkerNeeds) -> None:
         self._check_storage(needs)
         with self._lock:
             if self._actions is None:
                 self._prepare(needs)
-        self._ready(self._options.memory)
+        self._sizes.ready(self._options.memory)
 
     def invoke(self, payload: bytes, activation: Activation) -> bytes:
         memory = self._options.memory if activation.memory is None else -(-activation.memory >> 20)
         action = self._action(memory)
-        with self._counted(action):
+        params: dict[str, Any] = {"payload": b64encode(payload).decode("ascii")}
+        del payload
+        with self._under_way.one(SERVICE_ERRORS, lambda error: self._not_invoked(error, action)):
             try:
-                record = self._carry(action, {"payload": b64encode(payload).decode("ascii")})
+                most = function.allowed(activation, self._time() / 1000)
+                if self._inbox is None:
+                    told = self._carry(action, params, Awaited(), most)
+                else:
+                    with self._inbox.expect() as expected:
+                        place = function.event_place if self._by_event else function.late_place
+                        params["place"] = place(self._inbox, expected)
+                        told = self._carry(action, params, expected, most)
             finally:
                 activation.end()
-            if (told := _told(record)) is None:
-                raise openwhisk_errors.failed(self._with_log(record), action)
-        if refused := told.get("refused"):
-            raise InvocationError(refused["text"], reason=Reason(refused["reason"]), retryable=refused["retryable"])
-        return b64decode(told["reply"])
+        return function.opened(told)
 
     def tail(self, take: Callable[[str, int, str], object]) -> AbstractContextManager[None]:
         raise ConfigError(
@@ -184,20 +201,20 @@ class OpenWhiskCompute(ComputeBackend):
         records: list[Mapping[str, Any]] = []
         with translated(self._service, "read the logs of activations"):
             for action in self._service.actions():
-                records += self._service.activations(action["name"], since)
+                records += self._service.activations(action["name"], since, docs=True)
         for record in sorted(records, key=lambda each: int(each["start"])):
             for line in openwhisk_errors.printed(record.get("logs") or ()):
                 if line.startswith(head):
                     yield line.removeprefix(head)
 
     def close(self) -> None:
-        with self._lock:
-            left = 0 if self._closing.is_set() else self._running
-            self._closing.set()
-        if left:
+        if left := self._under_way.close():
             text = "%d activations go on until their calls end, or their time is over: OpenWhisk lets nobody stop them"
             logger.warning(text, left)
+        self._records.close(self._under_way.was_closed())
         self._service.end()
+        if self._inbox is not None:
+            self._inbox.close()
 
     # -- the service
 
@@ -292,96 +309,90 @@ class OpenWhiskCompute(ComputeBackend):
         limits = self._limits
         assert limits is not None
         memory = max(memory, limits.least_memory or 0)
-        if (action := self._there.get(memory)) is not None:
-            return action
         if limits.most_memory is not None and memory > limits.most_memory:
             text = f"actions of the namespace have at most {limits.most_memory:,} MiB, and {memory:,} were asked for"
             raise InvocationError(text, reason=Reason.REFUSED)
-        try:
-            return self._ready(memory)
-        except ConfigError as error:
-            raise InvocationError(str(error), reason=Reason.REFUSED) from error
+        return self._sizes.ready_for_message(memory)
 
-    def _ready(self, memory: int) -> str:
-        """The action with so many MiB, made by one thread if it is missing, while others wait for it."""
-        actions = self._actions
-        assert actions is not None
-        with self._lock:
-            making = self._making.setdefault(memory, threading.Lock())
-        with making:
-            if (action := self._there.get(memory)) is None:
-                action = actions.ensure(self._recipe, memory, lambda line: logger.info("%s", line))
-                with self._lock:
-                    self._there = {**self._there, memory: action}
-        return action
+    def _make(self, memory: int) -> str:
+        assert self._actions is not None
+        return self._actions.ensure(self._recipe, memory, lambda line: logger.info("%s", line))
 
     # -- activations
 
-    def _carry(self, action: str, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Invoke the action; return the record of the activation when it has ended."""
-        limit = self._time() / 1000 + _LATE
-        record = self._service.invoke(action, params, limit)
-        if "response" in record:
-            return record
-        found = self._follow(record["activationId"], limit)
-        if found is None:
-            text = f"no record came of an activation of the action {action} within {limit:.0f} s"
-            raise InvocationError(text, reason=Reason.DIED, retryable=True)
-        return found
+    def _carry(self, action: str, params: Mapping[str, Any], awaited: Awaited, most: float) -> Told:
+        """Invoke the action, and return what its worker answers, or has stored. ``most``: seconds it may take."""
+        until = time.monotonic() + most + function.LATE
 
-    def _follow(self, activation: str, limit: float) -> dict[str, Any] | None:
-        """The record of an activation as soon as there is one; ``None`` if there is none in so many seconds."""
+        def ask() -> Told:
+            record = self._service.invoke(action, params, most + function.LATE, blocking=not self._by_event)
+            if "response" not in record:
+                return self._follow(action, record["activationId"], awaited, until)
+            if (told := _told(record)) is None:
+                raise openwhisk_errors.failed(self._with_log(record), action)
+            return told
+
+        def is_lost(error: Exception) -> bool:
+            stores = self._inbox is not None and not self._under_way.closed.is_set()
+            return stores and openwhisk_errors.is_lost(error)
+
+        return function.answered(ask, awaited, most, is_lost)
+
+    def _follow(self, action: str, activation: str, awaited: Awaited, until: float) -> Told:
+        """What comes of an activation that runs: a stored reply, or what its record says."""
+        began = time.monotonic()
+        with self._records.watch(action, activation, awaited, successes=not self._by_event):
+            stored = awaited.wait(until)
+        if stored is not None:
+            return dict(json.loads(stored))
+        record = self._record(activation, until)
+        if record is not None and (told := _told(record)) is not None:
+            return told
+        if record is None or record["response"].get("success"):  # who stores its reply has none in its record
+            text = f"no word came of an activation of the action {action} within {time.monotonic() - began:.0f} s"
+            raise InvocationError(text, reason=Reason.DIED, retryable=True)
+        raise openwhisk_errors.failed(record, action)
+
+    def _record(self, activation: str, until: float) -> dict[str, Any] | None:
+        """The record of an activation as soon as there is one; ``None`` if there is none until then, monotonic."""
         began = time.monotonic()
         while True:
-            waited = time.monotonic() - began
-            if self._closing.wait(min(_MOST, max(_LEAST, _SHARE * waited))):
-                raise self._was_closed()
             try:
                 found = self._service.activation(activation)
             except SERVICE_ERRORS as error:
                 # The activation goes on, whatever befalls those who ask about it.
-                if not passes(error) or self._closing.is_set():
+                if not passes(error) or self._under_way.closed.is_set():
                     raise
                 logger.info("the activation %s cannot be asked about now: %s", activation, error)
                 found = None
-            if found is not None or time.monotonic() - began > limit:
+            now = time.monotonic()
+            if found is not None or now > until:
                 return found
+            if self._under_way.closed.wait(min(_MOST, max(_LEAST, _SHARE * (now - began)))):
+                raise self._under_way.was_closed()
 
     def _with_log(self, record: dict[str, Any]) -> dict[str, Any]:
         """The record of a failed activation with its log, which an answer does not have."""
         if record.get("logs"):
             return record
         try:
-            return self._follow(record["activationId"], _LOG_LIMIT) or record
+            return self._record(record["activationId"], time.monotonic() + _LOG_LIMIT) or record
         except SERVICE_ERRORS as error:
             logger.info("the log of the activation %s cannot be read: %s", record["activationId"], error)
             return record
 
-    @contextmanager
-    def _counted(self, action: str) -> Iterator[None]:
-        """Count an activation; the service's errors in the ``with`` block become ours."""
-        with self._lock:
-            if self._closing.is_set():
-                raise self._was_closed()
-            self._running += 1
-        try:
-            yield
-        except SERVICE_ERRORS as error:
-            if self._closing.is_set():
-                raise self._was_closed() from error
-            if isinstance(error, Refusal) and error.status == 404:
-                with self._lock:
-                    self._there = {size: there for size, there in self._there.items() if there != action}
-            raise openwhisk_errors.not_invoked(error, action, self._service) from error
-        finally:
-            with self._lock:
-                self._running -= 1
-
-    def _was_closed(self) -> InvocationError:
-        return InvocationError(f"the {self.name} backend was closed", reason=Reason.CANCELLED)
+    def _not_invoked(self, error: Exception, action: str) -> InvocationError:
+        if isinstance(error, Refusal) and error.status == 404:
+            self._sizes.forget(action)
+        return openwhisk_errors.not_invoked(error, action, self._service)
 
     def _check_storage(self, needs: WorkerNeeds) -> None:
-        """Raise ``ConfigError`` for a storage at an address that means another machine to an action."""
+        """Raise ``ConfigError`` for a storage that actions do not reach, as far as that can be seen from here."""
+        if self._by_event and self._inbox is None:
+            raise ConfigError(
+                f"{self.name}.carrier is event, and replies to events come by storage, which actions do not reach: set"
+                " storage to aws_s3 or ibm_cos"
+            )
         host = urlsplit(needs.endpoint or "").hostname or ""
         if _is_here(host) and not _is_here(urlsplit(self._service.endpoint).hostname or ""):
             raise ConfigError(
@@ -391,11 +402,13 @@ class OpenWhiskCompute(ComputeBackend):
 
 
 def _told(record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the worker has answered; ``None`` if the activation came to no answer of its."""
-    response = record["response"]
-    result = response.get("result")
-    answered = response.get("success") and isinstance(result, dict) and result.keys() & {"reply", "refused"}
-    return result if answered else None
+    """What the worker has answered; ``None`` if the activation came to no answer of its.
+
+    One that could not be stored is in the record of an activation that failed.
+    """
+    result = record["response"].get("result")
+    result = result.get("error", result) if isinstance(result, dict) else None
+    return result if isinstance(result, dict) and result.keys() & {"reply", "refused"} else None
 
 
 def _is_here(host: str) -> bool:

@@ -61,11 +61,19 @@ def not_invoked(error: Exception, action: str, service: Service) -> InvocationEr
         return InvocationError(text, reason=Reason.REFUSED)
     if _was_not_sent(error):
         return InvocationError(text, reason=Reason.UNAVAILABLE, retryable=True)
-    if isinstance(error, requests.ConnectionError | requests.Timeout | requests.exceptions.ChunkedEncodingError):
+    if is_lost(error):
         # It may run, or have run.
         lost = f"the answer of the action {action} was lost: {problem(error, service)}"
         return InvocationError(lost, reason=Reason.DIED, retryable=True)
     return InvocationError(text, reason=Reason.REFUSED)
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether the message may have gone out, and its answer did not come back."""
+    if isinstance(error, Refusal):
+        return error.status >= 500 and (error.status not in _STATUSES or _NO_ANSWER in error.said)
+    lost = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+    return isinstance(error, lost) and not isinstance(error, SSLError) and not _was_not_sent(error)
 
 
 def failed(record: Mapping[str, Any], action: str) -> InvocationError:

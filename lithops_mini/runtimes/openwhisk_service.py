@@ -29,7 +29,7 @@ Authorize = Callable[[str], str]
 
 _CONNECT_LIMIT = 10.0  # seconds
 _ANSWER_LIMIT = 60.0  # seconds, for what runs nothing
-_PAGE = 30  # activations with all they have
+_PAGE, _PAGE_OF_RECORDS = 200, 30  # activations in an answer, and such with all they have
 # Seconds without a word after which a connection is tried, between two tries, and how many: a peer that is gone is
 # noticed, and devices in between do not forget a connection on which somebody waits.
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
@@ -147,12 +147,13 @@ class Service:
 
     # -- activations
 
-    def invoke(self, action: str, params: Mapping[str, Any], limit: float) -> dict[str, Any]:
+    def invoke(self, action: str, params: Mapping[str, Any], limit: float, *, blocking: bool = True) -> dict[str, Any]:
         """The record of the activation, which may have failed; without its ``response`` while it still runs.
 
-        ``limit``: seconds until it has certainly ended.
+        ``limit``: seconds until it has certainly ended. ``blocking``: whether to wait for that, while OpenWhisk does.
         """
-        response = self._send("POST", f"actions/{PACKAGE}/{action}?blocking=true&result=false", params, limit)
+        how = "blocking=true&result=false" if blocking else "blocking=false"
+        response = self._send("POST", f"actions/{PACKAGE}/{action}?{how}", params, limit)
         told = _json(response)
         if response.status_code in (200, 202, 500, 502) and isinstance(told, dict) and "activationId" in told:
             return told
@@ -162,15 +163,19 @@ class Service:
         """The record of an activation; ``None`` as long as there is none."""
         return self._find(f"activations/{activation}")
 
-    def activations(self, action: str, since: float) -> Iterator[dict[str, Any]]:
-        """Yield the records of an action's activations, the newest first; ``since``: seconds since the epoch."""
-        skip = 0
+    def activations(self, action: str, since: float, *, docs: bool) -> Iterator[dict[str, Any]]:
+        """Yield the activations of an action that have ended, the newest first.
+
+        ``since``: seconds since the epoch; ``docs``: the whole records, and not only id, times and status.
+        """
+        skip, limit = 0, _PAGE_OF_RECORDS if docs else _PAGE
         while True:
-            which = f"name={quote(f'{PACKAGE}/{action}', safe='')}&since={int(since * 1000)}&docs=true"
-            page = json.loads(self._answer("GET", f"activations?{which}&limit={_PAGE}&skip={skip}").content)
+            which = f"name={quote(f'{PACKAGE}/{action}', safe='')}&since={int(since * 1000)}"
+            which += f"&docs={'true' if docs else 'false'}&limit={limit}&skip={skip}"
+            page = json.loads(self._answer("GET", f"activations?{which}").content)
             yield from page
             skip += len(page)
-            if len(page) < _PAGE:
+            if len(page) < limit:
                 return
 
     def end(self) -> None:

@@ -11,13 +11,14 @@ import json
 import os
 import sys
 import tempfile
+import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from lithops_mini import registry, wire
-from lithops_mini.errors import InvocationError, NoSuchObject, Reason
+from lithops_mini.errors import InvocationError, Reason, StorageError
 from lithops_mini.storage.base import StorageBackend
 from lithops_mini.worker.supervisor import Supervisor
 
@@ -39,14 +40,15 @@ class FunctionWorker:
     It is made while the platform starts the function.
     """
 
-    def __init__(self, name: str, room: int, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, name: str, room: int) -> None:
         self._room = room
         # Where a platform's own runtime has packages from, another process would not look for them.
         path = os.pathsep.join(filter(None, sys.path))
         directory = tempfile.mkdtemp(prefix="lithops-mini-")
-        self._supervisor = Supervisor(name, directory, environment={"PYTHONPATH": path, **(environment or {})})
+        self._supervisor = Supervisor(name, directory, environment={"PYTHONPATH": path})
         self._supervisor.start()
         self._opened: tuple[str, StorageBackend] | None = None
+        self._opening = threading.Lock()
 
     def answer(self, payload: bytes, seconds: float) -> dict[str, Any]:
         """Run the calls of a message, within so many seconds."""
@@ -71,9 +73,14 @@ class FunctionWorker:
             return False
         try:
             self._storage(place).head(place["bucket"], place["closed"])
-        except NoSuchObject:
+        except StorageError:  # there is no such object, or nobody knows
             return False
         return True
+
+    def prepare(self, place: Mapping[str, Any]) -> None:
+        """See that the storage is open when the answer is known: the SDK may take long to import."""
+        if self._opened is None:
+            threading.Thread(target=self._storage, args=(place,), name="open-storage", daemon=True).start()
 
     def store(
         self, place: Mapping[str, Any], answer: Mapping[str, Any], last: Callable[[], Mapping[str, Any]] = dict
@@ -87,7 +94,8 @@ class FunctionWorker:
 
     def _storage(self, place: Mapping[str, Any]) -> StorageBackend:
         which = json.dumps([place["storage"], place["options"]])
-        if self._opened is None or self._opened[0] != which:
-            backend = registry.find("storage", place["storage"])
-            self._opened = which, backend(backend.Options(**place["options"]))
-        return self._opened[1]
+        with self._opening:
+            if self._opened is None or self._opened[0] != which:
+                backend = registry.find("storage", place["storage"])
+                self._opened = which, backend(backend.Options(**place["options"]))
+            return self._opened[1]
