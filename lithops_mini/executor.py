@@ -369,21 +369,22 @@ class FunctionExecutor:
         self, function: Callable[..., Any], calls: Sequence[PlannedCall], filled: Sequence[str], options: CallOptions
     ) -> Sample:
         """Run a half, with workers that may start cold, and then the others, for which these are there."""
-        from lithops_mini.job.estimate import Sample
+        from lithops_mini.job.estimate import Round, Sample
 
         one_by_one = replace(options, policy=replace(options.policy, chunksize=1))
         half = -(-len(calls) // 2)
-        before, began = self._storage.requests(), time.monotonic()
         rounds = []
         for some in filter(None, (calls[:half], calls[half:])):
+            before, began = self._storage.requests(), time.monotonic()
             job, futures = self._start("map", function, some, filled, one_by_one)
             get_result(futures, show_progress=False)
             job.over.wait()
-            rounds.append(costs.Stage(job.name, job.stats(), job.usage))
-        took = time.monotonic() - began
-        self._recorder.flush()
-        after = self._storage.requests()
-        return Sample.ran(rounds, took, None if before is None or after is None else after.since(before))
+            took = time.monotonic() - began
+            self._recorder.flush()
+            after = self._storage.requests()
+            sent = None if before is None or after is None else after.since(before)
+            rounds.append(Round(costs.Stage(job.name, job.stats(), job.usage), took, sent))
+        return Sample.ran(rounds)
 
     # -- waiting and reading
 

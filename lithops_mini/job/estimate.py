@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
+from typing import NamedTuple
 
 from lithops_mini import costs
 from lithops_mini.costs import Bill, Prices, Stage, dollars
@@ -22,6 +23,14 @@ _ALONE = 2.0
 _BESIDE = 0.001
 # A client writes the beginning and the end of a job, and what has ended every so many seconds.
 _RECORDS, _RECORDED = 2, 2.0
+
+
+class Round(NamedTuple):
+    """Calls that ran at once."""
+
+    stage: Stage
+    took: float  # seconds
+    client: Requests | None  # that it has sent meanwhile; None if nobody counts them
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +56,26 @@ class Sample:
         return cls(tuple(map(float, seconds)))
 
     @classmethod
-    def ran(cls, rounds: Sequence[Stage], took: float, client: Requests | None) -> Sample:
-        """From calls that ran, one in each message: some at once, and then as many or fewer, on the same workers.
-
-        They took so many seconds together, in which the ``client`` has sent so many requests.
-        """
-        calls = [call for stage in rounds for call in stage.calls]
-        messages = sum(stage.usage.invocations for stage in rounds)
-        first, last = _beside(rounds[0]), _beside(rounds[-1])
+    def ran(cls, rounds: Sequence[Round]) -> Sample:
+        """From calls that ran, one in each message: some at once, and then as many or fewer, on the same workers."""
+        stages = [each.stage for each in rounds]
+        calls = [call for stage in stages for call in stage.calls]
+        first, last = _beside(stages[0]), _beside(stages[-1])
+        warm = len(rounds) > 1
         requests = NO_REQUESTS
-        for stage in rounds:
+        for stage in stages:
             requests = requests.plus(stage.requests)
+        *_, (stage, took, client) = rounds
         sent = client or NO_REQUESTS
         return cls(
             tuple(call.function_time or 0.0 for call in calls),
-            last if len(rounds) > 1 else min(last, _BESIDE),
-            max(0.0, first - last) if len(rounds) > 1 else first,
+            last if warm else min(last, _BESIDE),
+            max(0.0, first - last) if warm else first,
             len({call.worker_id for call in calls}),
-            max(stage.peak for stage in rounds),
+            max(stage.peak for stage in stages),
             requests,
-            max(0.0, sent.puts - len(rounds) * _RECORDS - took // _RECORDED) / took,
-            sent.gets / max(1, messages),
+            max(0.0, sent.puts - _RECORDS - took // _RECORDED) / took,
+            sent.gets / max(1, stage.usage.invocations),
             client is not None,
         )
 
