@@ -13,7 +13,7 @@ from lithops_mini.costs import Bill, Prices, Stage, dollars
 from lithops_mini.durations import format_duration
 from lithops_mini.errors import InputError
 from lithops_mini.job.dispatch import message_size
-from lithops_mini.records import NO_REQUESTS, Platform, Requests, Usage
+from lithops_mini.records import NO_REQUESTS, CallStats, Platform, Requests, Usage
 
 # Student's t for 95 % in the middle, by degrees of freedom from 1; from the last on, that of many.
 _STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.0)
@@ -39,6 +39,7 @@ class Sample:
 
     seconds: tuple[float, ...]  # that their functions ran
     beside: float = _BESIDE  # seconds of an invocation besides
+    way: float = _BESIDE  # seconds from sending a message to knowing of its end, without its functions
     start: float = 0.0  # seconds that the first one of a worker takes longer
     started: int = 0  # workers that need none
     peak: int = 0  # MiB
@@ -70,6 +71,7 @@ class Sample:
         return cls(
             tuple(call.function_time or 0.0 for call in calls),
             last if warm else min(last, _BESIDE),
+            fmean(_way(call) for call in stage.calls),
             max(0.0, first - last) if warm else first,
             len({call.worker_id for call in calls}),
             max(stage.peak for stage in stages),
@@ -130,7 +132,7 @@ def estimate(
 
     def made(seconds: float, starts: int) -> tuple[Bill, float]:
         running = calls * seconds + messages * sample.beside
-        took = running / max(1, workers) + (sample.start if starts else 0.0)
+        took = (calls * seconds + messages * sample.way) / max(1, workers) + (sample.start if starts else 0.0)
         usage = Usage(
             {memory or 0: math.ceil(1000 * (running + starts * sample.start))},
             messages,
@@ -162,6 +164,10 @@ def _range(seconds: Sequence[float], calls: int) -> tuple[float, float]:
 
 def _scaled(requests: Requests, factor: float) -> Requests:
     return Requests(*(round(number * factor) for number in requests))
+
+
+def _way(call: CallStats) -> float:
+    return max(0.0, call.settled - (call.dispatched or call.submitted) - (call.function_time or 0.0))
 
 
 def _beside(stage: Stage) -> float:
