@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import click
 
 from lithops_mini.cli import job_text
+from lithops_mini.cli.job_reports import bill_of, export, report
 from lithops_mini.cli.job_store import open_storage, signing_key
+from lithops_mini.cli.job_watch import watch
 from lithops_mini.cli.options import Selection, config_options
 from lithops_mini.cli.table import count, table
 from lithops_mini.errors import LithopsMiniError, NoSuchBucket
@@ -29,7 +31,7 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 @click.group()
 def jobs() -> None:
-    """List jobs, look at one, remove what they stored.
+    """List jobs, look at one, watch one, tell what they did, remove what they stored.
 
     \b
     Examples:
@@ -137,25 +139,16 @@ def cost(job: str, as_json: bool, selection: Selection) -> None:
     """
     from lithops_mini import costs
     from lithops_mini.job import history, manifest
-    from lithops_mini.records import Platform, Requests, Usage
 
     prices = costs.read_prices(selection.load().job.prices)
     with open_storage(selection) as (storage, bucket):
         job_id = manifest.find_job(storage, bucket, job)
         found = history.read_history(storage, bucket, job_id, signing_key(job_id))
-    told = found.record.progress
-    if "usage" not in told:
+    bill = bill_of([found], prices)
+    if bill is None:
         raise LithopsMiniError(f"nothing of {job_id} has been settled yet, so its record tells no cost")
-    sent = told["client_requests"]
-    bill = costs.bill(
-        [costs.Stage(found.stage, found.calls, Usage.from_json(told["usage"]))],
-        Platform.of(told["platform"]),
-        prices,
-        backend=found.record.header["backend"],
-        client_requests=None if sent is None else Requests(*sent),
-    )
     click.echo(json.dumps({"job": job_id, **bill.as_dict()}) if as_json else str(bill))
-    if not told["ended"]:
+    if not found.record.progress["ended"]:
         click.echo(f"The job is {found.record.state}: this is what it had cost when that was recorded.", err=True)
 
 
@@ -280,5 +273,8 @@ def _tell_left(left: int) -> None:
     if left:
         click.echo(f"Left: {count(left, 'job')} of programs that still run.", err=True)
 
+
+for command in (report, export, watch):
+    jobs.add_command(command)
 
 COMMANDS = [jobs, clean]

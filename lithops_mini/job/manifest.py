@@ -13,6 +13,7 @@ import logging
 import math
 import os
 import pwd
+import re
 import struct
 import sys
 import threading
@@ -335,6 +336,15 @@ def find_job(storage: StorageBackend, bucket: str, beginning: str) -> str:
         raise InputError(f"the bucket {bucket!r} has no job whose id begins with {beginning!r}")
     names = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
     raise InputError(f"{len(found)} jobs have ids that begin with {beginning!r}: {names}")
+
+
+def jobs_of(storage: StorageBackend, bucket: str, executor_id: str) -> list[str]:
+    """Return the ids of an executor's recorded jobs, in the order they were made."""
+    if re.fullmatch("[0-9a-f]{12}", executor_id) is None:
+        return []
+    keys = (info.key for info in storage.list(bucket, records.executor_prefix(executor_id)))
+    found = [job_id for key in keys if (job_id := records.job_of_manifest(key)) is not None]
+    return sorted(found, key=lambda job_id: int(job_id.rpartition("-")[2][1:]))
 
 
 def read_job(storage: StorageBackend, bucket: str, job_id: str) -> JobRecord:
