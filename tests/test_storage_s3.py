@@ -51,6 +51,7 @@ def bucket(backend):
 class OnSwift(StorageContract):
     large = 256 * MIB
     many = 220  # a page has 100
+    turns = 8
     races = False  # Swift looks first and then writes: two writers may both find nothing
 
 

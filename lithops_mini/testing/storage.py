@@ -82,6 +82,9 @@ class StorageContract:
     many: ClassVar[int] = 2500
     """Objects of a long listing; more than a page of the service's."""
 
+    turns: ClassVar[int] = 20
+    """How often objects are replaced, and threads do what may be in each other's way."""
+
     races: ClassVar[bool] = True
     """Whether of several racing ``if_absent`` writers exactly one wins. Where the service tested against is known to be
     wrong there, run those tests against another one.
@@ -170,10 +173,10 @@ class StorageContract:
     # ---------------------------------------------------------------- ranges and streams
 
     def test_ranges_are_half_open_and_clipped(self, backend: StorageBackend, bucket: str) -> None:
-        body = b"0123456789"
+        body = b"01234"
         backend.put(bucket, "key", body)
-        for start in range(13):
-            for stop in (None, *range(13), 1 << 60):
+        for start in range(7):
+            for stop in (None, *range(7), 1 << 60):
                 assert backend.get(bucket, "key", start, stop) == body[start:stop], (start, stop)
                 with backend.open(bucket, "key", start, stop) as stream:
                     assert stream.read() == body[start:stop], (start, stop)
@@ -280,13 +283,13 @@ class StorageContract:
 
     def test_the_etag_changes_with_the_content(self, backend: StorageBackend, bucket: str) -> None:
         etags = set()
-        for number in range(100):
+        for number in range(5 * self.turns):
             if number % 3 == 2:
                 backend.delete(bucket, ["key"])
             backend.put(bucket, "key", b"%03d" % number)
             etags.add(backend.head(bucket, "key").etag)
             etags.add(backend.head(bucket, "key").etag)
-        assert len(etags) == 100
+        assert len(etags) == 5 * self.turns
 
     def test_metadata_belongs_to_one_version(self, backend: StorageBackend, bucket: str) -> None:
         backend.put(bucket, "key", b"1", metadata={"kind": "first", "a-b": "with spaces = and %", "empty": ""})
@@ -377,7 +380,7 @@ class StorageContract:
         with ThreadPoolExecutor(3) as pool:
             readers = [pool.submit(read) for _ in range(3)]
             try:
-                for _ in range(20):
+                for _ in range(self.turns):
                     for body, metadata in versions.items():
                         backend.put(bucket, "key", body, metadata=metadata)
             finally:
@@ -386,7 +389,7 @@ class StorageContract:
 
     def test_many_threads(self, backend: StorageBackend, bucket: str) -> None:
         def use(number: int) -> None:
-            for turn in range(10):
+            for turn in range(self.turns // 2):
                 key = f"threads/{turn}/{number}"
                 backend.put(bucket, key, key.encode())
                 assert backend.get(bucket, key) == key.encode()
@@ -412,7 +415,7 @@ class StorageContract:
         assert [info.key for info in listed] == keys
         assert all(info.size == len(info.key) % 7 for info in listed)
         assert [info.key for info in islice(backend.list(bucket), 3)] == keys[:3]
-        for key in rng.sample(keys, 40):
+        for key in rng.sample(keys, 2 * self.turns):
             prefix, after = key[: rng.randrange(len(key) + 1)], rng.choice(keys)
             after = after[: rng.randrange(len(after) + 1)]
             expected = [k for k in keys if k.startswith(prefix) and k.encode() > after.encode()]
