@@ -307,7 +307,7 @@ def test_a_call_ends_with_the_time_of_its_service(own):
 def test_messages_that_nobody_signed_are_refused(local, own):
     with lm.function_executor(**own) as executor:
         executor.get_result(executor.submit(abs, -1))
-        (there,) = executor._compute._there.values()
+        (there,) = executor._compute._sizes.there.values()
         url, headers = executor._compute._way(there)
         answer = requests.post(url, b"a message", headers=headers, timeout=60)
     assert answer.status_code == 403
@@ -508,16 +508,21 @@ def test_ways_that_break(error, reason, retryable):
 
 def pod(reason: str, finished: str) -> dict[str, Any]:
     ended = {"terminated": {"reason": reason, "exitCode": 137, "finishedAt": finished}}
-    return {"status": {"containerStatuses": [{"name": "c", "state": {"running": {}}, "lastState": ended}]}}
+    return {
+        "metadata": {"name": "p"},
+        "status": {"containerStatuses": [{"name": "c", "state": {"running": {}}, "lastState": ended}]},
+    }
 
 
-def test_a_container_without_memory_is_told_from_other_deaths():
+def test_how_a_container_has_ended():
     now = time.time()
     stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
-    assert knative_ready.was_out_of_memory([pod("OOMKilled", stamp)], now - 2)
-    assert not knative_ready.was_out_of_memory([pod("OOMKilled", stamp)], now + 60)
-    assert not knative_ready.was_out_of_memory([pod("Error", stamp)], now - 2)
-    assert not knative_ready.was_out_of_memory([{}, {"status": {}}], 0)
+    end = knative_ready.end_since(pod("OOMKilled", stamp), now - 2)
+    assert end == knative_ready.End("p", "OOMKilled", 137, "")
+    assert end.is_out_of_memory
+    assert not knative_ready.end_since(pod("Error", stamp), now - 2).is_out_of_memory
+    assert knative_ready.end_since(pod("OOMKilled", stamp), now + 60) is None
+    assert knative_ready.end_since({}, 0) is knative_ready.end_since({"status": {}}, 0) is None
 
 
 # ---------------------------------------------------------------- without a cluster

@@ -45,7 +45,7 @@ class Container:
     def __init__(self, directory: Path, **environment: str) -> None:
         (self.port,) = free_ports(1)
         self.out, self.err = directory / "stdout", directory / "stderr"
-        own = {"PORT": str(self.port), "TMPDIR": str(directory), **environment}
+        own = {"PORT": str(self.port), "TMPDIR": str(directory), "HOSTNAME": "pod", **environment}
         with open(self.out, "wb") as out, open(self.err, "wb") as err:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", knative.__name__], stdout=out, stderr=err, env={**os.environ, **own}
@@ -140,7 +140,7 @@ def is_still(path: Path) -> bool:
 def test_a_post_is_a_message_and_the_answer_is_the_reply(container, messages):
     reply = container.reply(messages.payload(lambda x: x * x, range(5)))
     assert messages.values(reply) == [0, 1, 4, 9, 16]
-    assert worker_id(reply).startswith(f"knative/{socket.gethostname()}-")
+    assert worker_id(reply).startswith("knative/pod-")
     again = container.reply(messages.payload(lambda _: os.getpid(), [0, 0]))
     assert worker_id(again) == worker_id(reply)
 

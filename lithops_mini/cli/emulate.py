@@ -219,6 +219,7 @@ def knative(
 
     def begin(emulator: Emulator) -> tuple[dict[str, str], dict[str, Any]]:
         section: dict[str, Any] = {"kubeconfig": str(emulator.kubeconfig), "ingress": emulator.ingress, "push": False}
+        section["shared_files"] = True
         if kind == "process":
             section["image"] = "none:needed"
         profile = {"backend": "knative", "storage": "localhost", "localhost": {"storage_path": str(storage)}}

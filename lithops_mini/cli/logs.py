@@ -42,8 +42,8 @@ def logs(job: str | None, only: int | None, follow: bool, as_json: bool, only_ur
 
     JOB is the job's id, or the beginning of one; the last recorded one, if it is not given. What calls that have ended
     printed comes from the job's record, call by call. What calls print that still run can be had from the backends
-    docker and aws_lambda, from any terminal. With --call, what the record lacks comes from CloudWatch, where the call
-    ran on aws_lambda.
+    docker, aws_lambda and knative, from any terminal. With --call, what the record lacks comes from where the platform
+    keeps it: CloudWatch, records of activations, pods.
 
     \b
     Examples:

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 import requests
 
 from lithops_mini import wire
-from lithops_mini.compute import knative_errors
+from lithops_mini.compute import knative_errors, knative_pods, knative_tail
 from lithops_mini.compute.base import Activation, ComputeBackend
+from lithops_mini.compute.function import LATE, Sizes, UnderWay, allowed, event_place, opened
+from lithops_mini.compute.inbox import Expected, Inbox
 from lithops_mini.compute.knative_errors import HTTP_ERRORS
 from lithops_mini.compute.knative_http import Post, Posts
+from lithops_mini.compute.knative_pods import PodWatch
 from lithops_mini.errors import ConfigError, IntegrityError, InvocationError, Reason
 from lithops_mini.runtimes import knative_ready
 from lithops_mini.runtimes.cluster import Cluster
 from lithops_mini.runtimes.knative import Services, There
 from lithops_mini.runtimes.knative_image import ServiceImages
-from lithops_mini.runtimes.knative_service import START, Lent, Setup
+from lithops_mini.runtimes.knative_ready import End
+from lithops_mini.runtimes.knative_service import MOST_TIMEOUT, START, Lent, Setup
 from lithops_mini.runtimes.recipe import Recipe
 from lithops_mini.storage.base import WorkerNeeds
 from lithops_mini.worker import frames
@@ -35,10 +41,11 @@ from lithops_mini.worker.frames import Kind
 logger = logging.getLogger("lithops_mini.knative")
 
 _CONNECT_LIMIT = 10.0  # seconds
-# Seconds for which an answer may be late.
-_LATE = 30.0
 # A pod's record tells some time after its death what has killed it: how often it is looked at, and the seconds between.
 _LOOKS, _PAUSE = 2, 1.0
+_SHOWN_ENDS = 3
+# Statuses and types of what workers answer who have taken a message.
+_WORKERS = ((200, protocol.BYTES), (200, protocol.FRAMES), (202, protocol.FRAMES))
 _NAME = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
 
 
@@ -112,11 +119,26 @@ class KnativeOptions:
     cpu_limit: float | None = field(
         default=None, metadata={"help": "Processors that a pod may use; by default as many as it asks for.", "gt": 0}
     )
+    carrier: Literal["reply", "event"] = field(
+        default="reply",
+        metadata={
+            "help": "How replies come back: as the answer to a request, or as an object in storage, for calls that last"
+            " longer than connections do."
+        },
+    )
     max_time: int = field(
         default=570,
         metadata={
-            "help": f"Seconds a call may run; the timeout of the services is {START} more, and Knative permits 600"
-            " unless its operator says otherwise.",
+            "help": f"Seconds a call may run; the timeout of the services is {START} more, and Knative permits"
+            f" {MOST_TIMEOUT} unless its operator says otherwise.",
+            "ge": 1,
+        },
+    )
+    service_timeout: int | None = field(
+        default=None,
+        metadata={
+            "help": f"Seconds of a service's timeout, where it is not {START} more than max_time; with carrier event"
+            f" at most {MOST_TIMEOUT} by default.",
             "ge": 1,
         },
     )
@@ -143,15 +165,40 @@ class KnativeOptions:
     start_timeout: int = field(
         default=300, metadata={"help": "Seconds within which a new service must be ready.", "ge": 1}
     )
+    shared_files: bool = field(
+        default=False,
+        metadata={
+            "help": "Whether pods see this machine's files at the same paths, and may write them, so that the storage"
+            " localhost is theirs too."
+        },
+    )
 
     def __post_init__(self) -> None:
         if self.min_scale > self.max_scale:
             raise ValueError("min_scale is over max_scale")
         if self.cpu_limit is not None and self.cpu_limit < self.cpu:
             raise ValueError("cpu_limit is under cpu")
+        if self.timeout < self.max_time + START:
+            if self.carrier == "reply":
+                raise ValueError(
+                    f"service_timeout is under max_time and {START} s: lower max_time, or set carrier to event"
+                )
+            if self.min_scale < self.max_scale:
+                raise ValueError(
+                    f"max_time is {self.max_time} s, and a pod that has to go is given {self.timeout} s to end: set"
+                    " min_scale to max_scale, so that none has to, or service_timeout to what the cluster permits"
+                )
         for name in self.environment:
             if name in _RESERVED or name.startswith("K_"):
                 raise ValueError(f"environment: {name} is set by Knative, or by the worker: leave it out")
+
+    @property
+    def timeout(self) -> int:
+        """Seconds of a service's timeout."""
+        if self.service_timeout is not None:
+            return self.service_timeout
+        needed = self.max_time + START
+        return needed if self.carrier == "reply" else min(needed, MOST_TIMEOUT)
 
 
 _RESERVED = (protocol.PORT, protocol.LANES, protocol.KEY)
@@ -161,26 +208,29 @@ class KnativeCompute(ComputeBackend):
     """Services of Knative, one for each size of memory, made when they are first needed.
 
     Workers have what the storage needs in a secret. A connection that is closed ends the calls of its message: so they
-    are stopped. Services stay when the backend is closed, and scale to zero.
+    are stopped; those of an event go on. Services stay when the backend is closed, and scale to zero.
     """
 
     Options = KnativeOptions
     max_payload = protocol.MAX_MESSAGE
     max_reply = protocol.MAX_MESSAGE
     composes: ClassVar[bool] = False  # a service has the worker only, and may not make others
+    keeps_log: ClassVar[bool] = True
 
     def __init__(self, options: KnativeOptions) -> None:
         self._options = options
+        self._by_event = options.carrier == "event"
         self.max_time = options.max_time
-        self._limit = float(options.max_time + START)
+        self._limit = float(options.timeout)
         self._cluster = Cluster(options.kubeconfig, options.context, options.namespace, options.ca_bundle)
         self._posts = Posts(self.concurrency, options.ca_bundle)
+        self._under_way = UnderWay("knative")
         self._lock = threading.Lock()
-        self._closed = threading.Event()
         self._services: Services | None = None
         self._recipe: Recipe | None = None
-        self._there: dict[int, There] = {}  # those that are ready, by MiB
-        self._making: dict[int, threading.Lock] = {}
+        self._sizes: Sizes[There] = Sizes(self._make)
+        self._inbox: Inbox | None = None
+        self._pods = PodWatch(self._cluster)
 
     @property
     def concurrency(self) -> int:
@@ -189,7 +239,10 @@ class KnativeCompute(ComputeBackend):
 
     @property
     def reaches_files(self) -> bool:
-        return False
+        return self._options.shared_files
+
+    def use_inbox(self, inbox: Inbox) -> None:
+        self._inbox = inbox
 
     def deploy(self, needs: WorkerNeeds) -> None:
         self._check_storage(needs)
@@ -199,37 +252,40 @@ class KnativeCompute(ComputeBackend):
                 found = {} if self._options.service_account else needs.found()
                 self._services = self._runtimes(Lent(given=needs.environment, found=found))
                 self._recipe = self._services.recipe(needs.packages)
-        there = self._ready(self._options.memory)
-        self._check_way(there)
+        self._check_way(self._sizes.ready(self._options.memory))
 
     def runtimes(self, bucket: str) -> Services:
         return self._runtimes(Lent())
 
     def invoke(self, payload: bytes, activation: Activation) -> bytes:
         memory = self._options.memory if activation.memory is None else -(-activation.memory >> 20)
-        there = self._service(memory)
-        message = _Message(framed=activation.deliver is not None)
+        there = self._sizes.ready_for_message(memory)
+        message = _Message(framed=activation.deliver is not None or self._by_event)
         activation.stoppable(message.stop)
         sent = time.time()
         try:
-            return self._carry(there, payload, activation, message)
-        except InvocationError as error:
-            if self._closed.is_set():
-                raise self._was_closed() from error
-            if message.stopped:
-                text = f"a message for the service {there.name} was broken off, to stop a call of it"
-                raise InvocationError(text, reason=Reason.UNAVAILABLE, retryable=True) from error
-            if error.reason == Reason.DIED and self._was_out_of_memory(there, sent):
-                text = f"a container of the service {there.name} ran out of memory, and was killed ({error})"
-                raise InvocationError(text, reason=Reason.OUT_OF_MEMORY, retryable=True) from error
-            raise
+            with self._under_way.one((InvocationError,), lambda error: self._explained(error, there, message, sent)):
+                if self._by_event:
+                    return self._carry_event(there, payload, activation, message)
+                return self._carry(there, payload, activation, message)
         finally:
             activation.end()
 
+    def tail(self, take: knative_tail.Take) -> AbstractContextManager[None]:
+        return knative_tail.tail(self._cluster, take)
+
+    def read_log(self, job: str, call: int, since: float) -> Iterator[str]:
+        return knative_tail.read(self._cluster, job, call, since)
+
     def close(self) -> None:
-        self._closed.set()
+        if (left := self._under_way.close()) and self._by_event:
+            text = "%d messages may go on until their calls end, or %d s are over: with carrier event nobody stops them"
+            logger.warning(text, left, self._options.max_time)
         self._posts.end()
+        self._pods.close()
         self._cluster.close()
+        if self._inbox is not None:
+            self._inbox.close()
 
     # -- services
 
@@ -237,6 +293,8 @@ class KnativeCompute(ComputeBackend):
         options = self._options
         setup = Setup(
             max_time=options.max_time,
+            timeout=options.timeout,
+            event=self._by_event,
             container_concurrency=options.container_concurrency,
             min_scale=options.min_scale,
             max_scale=options.max_scale,
@@ -253,79 +311,119 @@ class KnativeCompute(ComputeBackend):
         images = ServiceImages(options.image, push=options.push)
         return Services(self._cluster, recipe, images, setup, options.memory, options.start_timeout, lent)
 
-    def _service(self, memory: int) -> There:
-        """The service with so many MiB. Raises ``InvocationError``."""
-        if self._closed.is_set():
-            raise self._was_closed()
-        if (there := self._there.get(memory)) is not None:
-            return there
-        try:
-            return self._ready(memory)
-        except ConfigError as error:
-            raise InvocationError(str(error), reason=Reason.REFUSED) from error
-
-    def _ready(self, memory: int) -> There:
-        """The service with so many MiB, made by one thread if it is missing, while others wait for it."""
+    def _make(self, memory: int) -> There:
         assert self._services is not None
         assert self._recipe is not None
-        with self._lock:
-            making = self._making.setdefault(memory, threading.Lock())
-        with making:
-            if (there := self._there.get(memory)) is None:
-                there = self._services.ensure(self._recipe, memory, _tell)
-                with self._lock:
-                    self._there = {**self._there, memory: there}
-        return there
+        return self._services.ensure(self._recipe, memory, lambda line: logger.info("%s", line))
 
-    def _forget(self, there: There) -> None:
-        with self._lock:
-            self._there = {size: each for size, each in self._there.items() if each is not there}
+    def _explained(self, error: Exception, there: There, message: _Message, sent: float) -> InvocationError:
+        """What befell a message that was sent at a time, and what is known of why."""
+        assert isinstance(error, InvocationError)
+        if message.stopped and not self._by_event:
+            text = f"a message for the service {there.name} was broken off, to stop a call of it"
+            return InvocationError(text, reason=Reason.UNAVAILABLE, retryable=True)
+        ends = self._ends(there, sent) if error.reason == Reason.DIED and not self._by_event else []
+        if not ends:
+            return error
+        reason = Reason.OUT_OF_MEMORY if any(end.is_out_of_memory for end in ends) else Reason.DIED
+        ways = "; ".join(knative_pods.told(self._cluster, end) for end in ends[:_SHOWN_ENDS])
+        return InvocationError(f"{error}; {ways}", reason=reason, retryable=True)
 
-    def _was_out_of_memory(self, there: There, since: float) -> bool:
-        """Whether a container has been killed for its memory since a time, as far as one may see that."""
+    def _ends(self, there: There, since: float) -> list[End]:
+        """How containers of a service have ended since a time, as far as one may see that."""
         for look in range(_LOOKS):
-            if look and self._closed.wait(_PAUSE):
-                return False
+            if look and self._under_way.closed.wait(_PAUSE):
+                break
             try:
                 pods = self._cluster.pods(there.name)
             except (ConfigError, InvocationError) as error:
                 logger.info("nobody knows how a container of %s ended: %s", there.name, error)
-                return False
-            if knative_ready.was_out_of_memory(pods, since - 1):
-                return True
-            if not pods:
-                return False
-        return False
+                break
+            ends = [end for pod in pods if (end := knative_ready.end_since(pod, since))]
+            if ends or not pods:
+                return sorted(ends, key=lambda end: not end.is_out_of_memory)
+        return []
 
     # -- requests
 
     def _carry(self, there: There, payload: bytes, activation: Activation, message: _Message) -> bytes:
         """Post the message; return the reply. Raises ``InvocationError``."""
+        accepted = protocol.BYTES if activation.deliver is None else protocol.FRAMES
+        with self._posted(there, payload, message, {"Accept": accepted}) as (answer, nonce):
+            kind = answer.headers.get("Content-Type")
+            if kind == protocol.BYTES:
+                return self._verified(there, nonce, answer.content)
+            return self._read(there, nonce, answer, activation, message)
+
+    def _carry_event(self, there: There, payload: bytes, activation: Activation, message: _Message) -> bytes:
+        """Post the message; return the reply that comes by storage. Raises ``InvocationError``.
+
+        The answer that has begun is left open, as long as it is: for Knative the pod has a request then.
+        """
+        assert self._inbox is not None
+        with self._inbox.expect() as expected:
+            expected.secret = there.key
+            place = event_place(self._inbox, expected)
+            del place["secret"]  # the worker has it
+            headers = {protocol.PLACE: json.dumps(place, separators=(",", ":"))}
+            with self._posted(there, payload, message, headers) as (answer, nonce):
+                first = frames.read(answer.raw.read)
+                if first is None:
+                    text = f"the service {there.name} broke off its answer"
+                    raise InvocationError(text, reason=Reason.DIED, retryable=True)
+                begun = json.loads(self._verified(there, nonce, first[1]))
+                limit = allowed(activation, self._options.max_time) + LATE
+                with self._pods.watching(begun["pod"], begun["since"], expected) as watched:
+                    stored = expected.wait(time.monotonic() + limit)
+                if stored is None and watched.end is not None:
+                    stored = self._left_by(watched.end, expected)
+        if stored is None:
+            text = f"no word came of an event for the service {there.name} within {limit:.0f} s"
+            raise InvocationError(text, reason=Reason.DIED, retryable=True)
+        return opened(json.loads(stored))
+
+    def _left_by(self, end: InvocationError, expected: Expected) -> bytes:
+        """What a pod has stored before it ended. Raises ``end`` if that is nothing."""
+        assert self._inbox is not None
+        try:
+            stored = self._inbox.take(expected)
+        except InvocationError as error:
+            raise end from error
+        expected.drop()
+        return stored
+
+    @contextmanager
+    def _posted(
+        self, there: There, payload: bytes, message: _Message, more: Mapping[str, str]
+    ) -> Iterator[tuple[requests.Response, str]]:
+        """Within the ``with`` block there is a worker's answer to a message, and the nonce. Raises ``InvocationError``.
+
+        ``more``: headers.
+        """
         url, headers = self._way(there)
         nonce = secrets.token_hex(8)
         stop = ",".join(map(str, sorted(message.send())))
         seconds = str(self._options.max_time)
-        signature = wire.sign(there.key, protocol.request_name(nonce, seconds, stop), payload).hex()
+        name = protocol.request_name(nonce, seconds, stop, more.get(protocol.PLACE, ""))
         headers |= {
             "Content-Type": protocol.BYTES,
-            "Accept": protocol.BYTES if activation.deliver is None else protocol.FRAMES,
             "Accept-Encoding": "identity",
             protocol.SECONDS: seconds,
             protocol.PYTHON: f"{sys.version_info.major}.{sys.version_info.minor}",
             protocol.NONCE: nonce,
-            protocol.SIGNATURE: signature,
+            protocol.SIGNATURE: wire.sign(there.key, name, payload).hex(),
             **({protocol.STOP: stop} if stop else {}),
+            **more,
         }
         began = time.monotonic()
         try:
-            with self._posts.send(message.post, url, headers, payload, (_CONNECT_LIMIT, self._limit + _LATE)) as answer:
-                kind = answer.headers.get("Content-Type") if answer.status_code == 200 else None
-                if kind == protocol.BYTES:
-                    return self._verified(there, nonce, answer.content)
-                if kind == protocol.FRAMES:
-                    return self._read(there, nonce, answer, activation, message)
-                if answer.status_code in (403, 404):  # what is known of it may not be true any more
-                    self._forget(there)
+            with self._posts.send(message.post, url, headers, payload, (_CONNECT_LIMIT, self._limit + LATE)) as answer:
+                status, kind = answer.status_code, answer.headers.get("Content-Type")
+                if (status, kind) in _WORKERS:
+                    yield answer, nonce
+                    return
+                if status in (403, 404):  # what is known of it may not be true any more
+                    self._sizes.forget(there)
                 raise knative_errors.refused(answer, there.name, time.monotonic() - began, self._limit)
         except HTTP_ERRORS as error:
             raise knative_errors.not_carried(error, there.name, url) from error
@@ -368,6 +466,11 @@ class KnativeCompute(ComputeBackend):
         options = self._options
         if options.ca_bundle is not None and not os.path.exists(options.ca_bundle):
             raise ConfigError(f"there is no file {options.ca_bundle}: knative.ca_bundle names certificates to trust")
+        if self._by_event and self._inbox is None:
+            raise ConfigError(
+                "knative.carrier is event, and replies to events come by storage, which pods do not reach: set storage"
+                " to aws_s3 or ibm_cos"
+            )
         host = urlsplit(needs.endpoint or "").hostname or ""
         if _is_here(host) and not _is_here(urlsplit(self._cluster.server).hostname or ""):
             raise ConfigError(
@@ -381,10 +484,6 @@ class KnativeCompute(ComputeBackend):
         if way.scheme == "http" and not _is_here(host) and not host.endswith((".svc", ".svc.cluster.local")):
             text = "what travels to %s is signed, but not encrypted: who is on the way can read functions and data"
             logger.warning(text, host)
-
-    @staticmethod
-    def _was_closed() -> InvocationError:
-        return InvocationError("the knative backend was closed", reason=Reason.CANCELLED)
 
 
 class _Message:
@@ -424,10 +523,6 @@ class _Message:
             self._heard = True
             if self.stopped:
                 self.post.cut()
-
-
-def _tell(line: str) -> None:
-    logger.info("%s", line)
 
 
 def _is_here(host: str) -> bool:

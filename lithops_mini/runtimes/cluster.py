@@ -26,6 +26,7 @@ OWNER = "lithops-mini"
 """The label of everything of ours, and its value."""
 
 _GROUP, _VERSION, _PLURAL = "serving.knative.dev", "v1", "services"
+_CONTAINER = "user-container"  # as Knative names the only one
 _REVISIONS = "serving.knative.dev/service"  # the label of a service's pods
 # Seconds for which a server that is away, or has too much to do, is asked again; and until it has answered once.
 _PATIENCE = 30.0
@@ -96,6 +97,7 @@ class Cluster:
             f"create the service {body['metadata']['name']}",
             lambda: self._custom.create_namespaced_custom_object(*self._place, body, **self._limits),
             none_for=("AlreadyExists",),
+            again_for=("Conflict",),  # of a quota that others count on too
         )
 
     def replace_service(self, body: Object) -> Object | None:
@@ -113,6 +115,7 @@ class Cluster:
             f"delete the service {name}",
             lambda: self._custom.delete_namespaced_custom_object(*self._place, name, **self._limits),
             none_for=("NotFound",),
+            again_for=("Conflict",),
         )
 
     def versions(self, name: str, until: float) -> Iterator[Object | None]:
@@ -132,26 +135,33 @@ class Cluster:
                 yield from self._watch(name, found["metadata"]["resourceVersion"], max(1, min(_WATCHED, int(left))))
 
     def _watch(self, name: str, version: str, seconds: int) -> Iterator[Object]:
+        listing, selected = self._custom.list_namespaced_custom_object, {"field_selector": f"metadata.name={name}"}
+        for kind, found in self._changes(listing, *self._place, version=version, seconds=seconds, **selected):
+            if kind == "DELETED":
+                return
+            yield found
+
+    def _changes(
+        self, listing: Any, *place: str, version: str, seconds: int = _WATCHED, **selected: str
+    ) -> Iterator[tuple[str, Object]]:
+        """What a watch tells: the kind of each change, and the object. It ends after some seconds."""
         began = time.monotonic()
         events = self._watches.Watch().stream(
-            self._custom.list_namespaced_custom_object,
-            *self._place,
-            field_selector=f"metadata.name={name}",
+            listing,
+            *place,
             resource_version=version,
             timeout_seconds=seconds,
             _request_timeout=(_ANSWER_LIMIT[0], seconds + 5),
+            **selected,
         )
+        pause = _FIRST_PAUSE
         try:
             for event in events:
-                if event["type"] == "DELETED":
-                    return
-                if event["type"] in ("ADDED", "MODIFIED"):
-                    yield event["object"]
+                if event["type"] in ("ADDED", "MODIFIED", "DELETED"):
+                    yield event["type"], event["raw_object"]
         except self._errors:
-            # It has ended before its time, or cannot be had: whoever asks again is told why.
-            self._pause(max(0.0, min(1.0, began + 1.0 - time.monotonic())))
-        else:
-            self._pause(max(0.0, min(_FIRST_PAUSE, began + _FIRST_PAUSE - time.monotonic())))
+            pause = 1.0  # it has ended before its time, or cannot be had: whoever asks again is told why
+        self._pause(max(0.0, began + pause - time.monotonic()))
 
     # -- what explains how a service is
 
@@ -163,6 +173,79 @@ class Cluster:
                 self.namespace, label_selector=f"{_REVISIONS}={service}", **self._limits
             ),
         )
+
+    def all_pods(self) -> Iterator[tuple[float, Mapping[str, Object]]]:
+        """Yield all pods of ours by their names, and again whenever one has changed or gone, for some seconds.
+
+        With it comes when they were listed, of the monotonic clock.
+        """
+        began = time.monotonic()
+        listed = self._ask(
+            "list pods",
+            lambda: self._plain(
+                self._core.list_namespaced_pod(self.namespace, label_selector=_OURS, **self._limits),
+            ),
+        )
+        assert listed is not None
+        pods = {each["metadata"]["name"]: each for each in listed["items"]}
+        yield began, pods
+        version = listed["metadata"]["resourceVersion"]
+        listing = self._core.list_namespaced_pod
+        for kind, pod in self._changes(listing, self.namespace, version=version, label_selector=_OURS):
+            name = pod["metadata"]["name"]
+            pods = {each: found for each, found in pods.items() if each != name}
+            if kind != "DELETED":
+                pods[name] = pod
+            yield began, pods
+
+    def log(
+        self, pod: str, *, previous: bool = False, lines: int | None = None, seconds: int | None = None
+    ) -> list[tuple[str, str]]:
+        """What the container of calls in a pod has printed: lines, each with its time as Kubernetes writes it.
+
+        ``previous``: the one that has ended before it. ``lines``: the last ones only; ``seconds``: only what is not
+        older. Nothing, if there is no such container, or no such pod any more.
+        """
+        limits = {"tail_lines": lines, "since_seconds": seconds}
+        text = self._ask(
+            f"read the log of the pod {pod}",
+            lambda: self._core.read_namespaced_pod_log(
+                pod,
+                self.namespace,
+                container=_CONTAINER,
+                previous=previous,
+                timestamps=True,
+                _preload_content=False,
+                **{name: value for name, value in limits.items() if value is not None},
+                **self._limits,
+            ).data.decode(errors="replace"),
+            none_for=("NotFound", "BadRequest"),
+        )
+        return [stamped(line) for line in (text or "").splitlines()]
+
+    def follow_log(self, pod: str, lines: int, seconds: float) -> Iterator[tuple[str, str]]:
+        """The same, as it comes, from the last so many lines on, until nothing has come for some seconds or it ends."""
+        try:
+            answer = self._core.read_namespaced_pod_log(
+                pod,
+                self.namespace,
+                container=_CONTAINER,
+                follow=True,
+                timestamps=True,
+                tail_lines=lines,
+                _preload_content=False,
+                _request_timeout=(_ANSWER_LIMIT[0], seconds),
+            )
+            with answer:
+                rest = b""
+                for part in answer.stream():
+                    *whole, rest = (rest + part).split(b"\n")
+                    for line in whole:
+                        yield stamped(line.decode(errors="replace"))
+        except self._errors as error:
+            said = Answer(error)
+            if said.status in (401, 403):
+                raise self._translated(f"read the log of the pod {pod}", said) from error
 
     def warnings(self, name: str) -> list[Object]:
         """The warnings among the events about what is named so, or begins so; none if one may not see them."""
@@ -192,6 +275,7 @@ class Cluster:
             f"create the secret {body['metadata']['name']}",
             lambda: self._plain(self._core.create_namespaced_secret(self.namespace, body, **self._limits)),
             none_for=("AlreadyExists",),
+            again_for=("Conflict",),  # of a quota that others count on too
         )
 
     def replace_secret(self, body: Object) -> Object | None:
@@ -209,6 +293,7 @@ class Cluster:
             f"delete the secret {name}",
             lambda: self._core.delete_namespaced_secret(name, self.namespace, **self._limits),
             none_for=("NotFound",),
+            again_for=("Conflict",),
         )
 
     # -- asking
@@ -223,8 +308,10 @@ class Cluster:
         plain: Object = self._client.sanitize_for_serialization(answer)
         return plain
 
-    def _ask(self, doing: str, ask: Callable[[], T], *, none_for: tuple[str, ...] = ()) -> T | None:
-        """What ``ask`` returns, tried again for some time where that can help; ``None`` for answers of these reasons.
+    def _ask(
+        self, doing: str, ask: Callable[[], T], *, none_for: tuple[str, ...] = (), again_for: tuple[str, ...] = ()
+    ) -> T | None:
+        """What ``ask`` returns, tried again for some time where that can help; ``None`` for answers of some reasons.
 
         A server that does not accept who one is, is asked once more with what the configuration has now: tokens expire.
         """
@@ -242,7 +329,8 @@ class Cluster:
                     self._load(loaded)
                     continue
                 wait = max(pause, said.retry_after)
-                if not said.passes or time.monotonic() + wait > deadline:
+                passes = said.passes or said.reason in again_for
+                if not passes or time.monotonic() + wait > deadline:
                     raise self._translated(doing, said) from error
                 self._pause(wait)
                 pause = min(_LONGEST_PAUSE, 2 * pause)
@@ -306,6 +394,8 @@ class Cluster:
             configuration.retries = False  # that is done here
             if not configuration.verify_ssl:  # whoever wrote the kubeconfig knows, and need not be told each time
                 warnings.simplefilter("ignore", InsecureRequestWarning)
+            if loaded:
+                self._client.rest_client.pool_manager.clear()
             self._client: Any = client.ApiClient(configuration)
             self._custom: Any = client.CustomObjectsApi(self._client)
             self._core: Any = client.CoreV1Api(self._client)
@@ -321,6 +411,12 @@ class Cluster:
         usual = os.path.expanduser("~/.kube/config")
         in_pod = "KUBERNETES_SERVICE_HOST" in os.environ and not self._context
         return None if in_pod and not os.path.exists(usual) else usual
+
+
+def stamped(line: str) -> tuple[str, str]:
+    """The time of a line, and the line."""
+    stamp, _, text = line.partition(" ")
+    return stamp, text
 
 
 class Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from lithops_mini.errors import ConfigError
@@ -22,6 +23,7 @@ _STUCK = (
     "RunContainerError",
 )
 _GRACE = 20.0
+_PROXY = "queue-proxy"  # the container beside that of calls
 _HINTS = {
     "Image": "is the image where the cluster finds it? 'lithops-mini runtime build -b knative' puts it there, and"
     " knative.pull_secret names the secret for a registry that wants to know who asks",
@@ -68,15 +70,30 @@ def ready_url(service: Object) -> str | None:
     return str(status["url"]) if condition.get("status") == "True" and status.get("url") else None
 
 
-def was_out_of_memory(pods: Sequence[Object], since: float) -> bool:
-    """Whether a container of theirs has been killed for its memory since a time, in seconds since the epoch."""
-    for pod in pods:
-        for status in (pod.get("status") or {}).get("containerStatuses") or ():
-            for state in (status.get("state"), status.get("lastState")):
-                ended = (state or {}).get("terminated") or {}
-                if ended.get("reason") == "OOMKilled" and _seconds(ended.get("finishedAt")) >= since:
-                    return True
-    return False
+@dataclass(frozen=True)
+class End:
+    """How a container has ended."""
+
+    pod: str
+    reason: str  # as Kubernetes names it: OOMKilled, Error, Completed
+    code: int
+    message: str  # what it has printed last, if that is known
+
+    @property
+    def is_out_of_memory(self) -> bool:
+        return self.reason == "OOMKilled"
+
+
+def end_since(pod: Object, since: float) -> End | None:
+    """How the container of calls has ended in a pod since a time, in seconds since the epoch, if it has."""
+    for status in (pod.get("status") or {}).get("containerStatuses") or ():
+        for state in (status.get("state"), status.get("lastState")):
+            ended = (state or {}).get("terminated") or {}
+            # The time of an end has no fractions.
+            if ended and status.get("name") != _PROXY and _seconds(ended.get("finishedAt")) + 1 > since:
+                name, reason = str(pod["metadata"]["name"]), str(ended.get("reason") or "Error")
+                return End(name, reason, int(ended.get("exitCode") or 0), str(ended.get("message") or ""))
+    return None
 
 
 def failure(service: Object) -> str | None:

@@ -29,9 +29,11 @@ RENEWED = "lithops-mini/renewed"
 
 START = 30
 """Seconds that a request may take besides the time of its calls: to wait for a container, and on its way."""
+MOST_TIMEOUT = 600
+"""Seconds that Knative permits as the timeout of a service, unless its operator says otherwise."""
 
-# What a container holds besides a call, in MiB: the worker.
-_OWN_MEMORY = 64
+# What a container holds besides a call, in MiB: the worker; and what the worker holds that puts replies into storage.
+_OWN_MEMORY, _STORAGE_MEMORY = 64, 64
 # Rounds by which a fingerprint of credentials is worth no guessing: it is where others see it.
 _ROUNDS = 100_000
 _COMMAND = ("python3", "-P", "-m", "lithops_mini.worker.knative")
@@ -42,6 +44,8 @@ class Setup:
     """What services have besides their image and their memory."""
 
     max_time: int  # seconds
+    timeout: int | None = None  # seconds of timeoutSeconds; None: as much as max_time takes
+    event: bool = False  # replies go into storage
     container_concurrency: int = 1
     min_scale: int = 0
     max_scale: int = 100
@@ -157,7 +161,11 @@ def is_as_wanted(there: Object, wanted: Object) -> bool:
 
 
 def _pod(size: Size, image: str, setup: Setup) -> Object:
-    room = f"{setup.container_concurrency * (size.memory + _OWN_MEMORY)}Mi"
+    own = _OWN_MEMORY + (_STORAGE_MEMORY if setup.event else 0)
+    room = f"{setup.container_concurrency * (size.memory + own)}Mi"
+    timeout = setup.max_time + START if setup.timeout is None else setup.timeout
+    # A container whose lanes all have lost their connections says so, and soon.
+    often = {"periodSeconds": 2, "failureThreshold": 2} if setup.event else {}
     limit = setup.cpu if setup.cpu_limit is None else setup.cpu_limit
     container: Object = {
         "image": image,
@@ -170,7 +178,7 @@ def _pod(size: Size, image: str, setup: Setup) -> Object:
             "requests": {"cpu": _cpu(setup.cpu), "memory": room},
             "limits": {"cpu": _cpu(limit), "memory": room},
         },
-        "readinessProbe": {"httpGet": {"path": "/"}},
+        "readinessProbe": {"httpGet": {"path": "/"}, **often},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
@@ -180,8 +188,8 @@ def _pod(size: Size, image: str, setup: Setup) -> Object:
     }
     pod: Object = {
         "containerConcurrency": setup.container_concurrency,
-        "timeoutSeconds": setup.max_time + START,
-        "responseStartTimeoutSeconds": setup.max_time + START,
+        "timeoutSeconds": timeout,
+        "responseStartTimeoutSeconds": timeout,
         "containers": [container],
     }
     if setup.service_account is None:

@@ -9,6 +9,11 @@ Who sends ``Accept: application/x-lithops-mini-frames`` gets an answer that take
 what is known, PONG so that nobody on the way takes the connection for idle, REPLY or REFUSED at the end. When the
 connection of a message is closed, its calls are stopped.
 
+Who sends a place (``X-Lithops-Mini-Place``) does not wait for the reply: the answer is 202, and begins at once with a
+frame HELLO, JSON: pod, since (the time there, in seconds since the epoch). The reply goes into storage, signed with the
+key. The answer ends then, but nobody need wait for that: work goes on without its connection. While all lanes have such
+work whose connection was lost, ``GET /`` is answered with 503, so that nobody sends messages here.
+
 Where the environment has a key, only messages that are signed with it are taken, and replies are signed. On SIGTERM the
 server ends with the calls that run then; what comes later is answered with 503.
 """
@@ -26,14 +31,16 @@ import sys
 import tempfile
 import threading
 import time
+from base64 import b64encode
 from typing import Any, NoReturn
 
 from lithops_mini import wire
-from lithops_mini.errors import IntegrityError, InvocationError, Reason
+from lithops_mini.errors import IntegrityError, InvocationError, Reason, StorageError
 from lithops_mini.version import __version__
 from lithops_mini.worker import frames
 from lithops_mini.worker.frames import Kind
 from lithops_mini.worker.http_server import Connection, Server
+from lithops_mini.worker.outbox import Outbox
 from lithops_mini.worker.output import show_output
 from lithops_mini.worker.supervisor import Supervisor
 
@@ -49,6 +56,8 @@ STOP = "x-lithops-mini-stop"
 """The header with the numbers of calls that are to be stopped when they come to run."""
 PYTHON = "x-lithops-mini-python"
 """The header with the minor version of Python that has pickled the functions."""
+PLACE = "x-lithops-mini-place"
+"""The header with where in storage the reply goes, as JSON."""
 NONCE, SIGNATURE = "x-lithops-mini-nonce", "x-lithops-mini-signature"
 """The headers with a random text, and with the signature of the message and of what the other headers say."""
 
@@ -60,11 +69,15 @@ WORKER_PREFIX = "knative/"
 _LOOK = 0.1
 # Seconds after which a message under way gives a sign of life for the first time, and then between two of them.
 _FIRST_BEAT, _BEAT = 1.0, 10.0
+# Seconds that an event waits for a lane: one that has just answered is soon free.
+_MOMENT = 2.0
+# Seconds between tries to store a reply that cannot be stored.
+_PAUSES = (1.0, 5.0, 25.0)
 
 
-def request_name(nonce: str, seconds: str, stop: str) -> str:
+def request_name(nonce: str, seconds: str, stop: str, place: str = "") -> str:
     """Under which the message of a request is signed."""
-    return f"request {nonce} {seconds} {stop}"
+    return f"request {nonce} {seconds} {stop} {place}"
 
 
 def reply_name(nonce: str) -> str:
@@ -79,6 +92,7 @@ class Service:
         """``key``: what messages and replies are signed with; empty: they are not."""
         self.key = key
         self.ending = False
+        self.outbox = Outbox()
         self._lanes = lanes
         self._lock = threading.Lock()
         self._running: set[_Exchange] = set()
@@ -86,7 +100,7 @@ class Service:
         # Of the free ones the one that was used last, which is the warmest.
         self._free: queue.LifoQueue[Supervisor] = queue.LifoQueue()
         directory = tempfile.mkdtemp(prefix="lithops-mini-")
-        name = f"{WORKER_PREFIX}{socket.gethostname()}-{os.urandom(3).hex()}"
+        name = f"{WORKER_PREFIX}{_pod()}-{os.urandom(3).hex()}"
         for lane in range(lanes):
             own = os.path.join(directory, str(lane))
             os.mkdir(own, mode=0o700)
@@ -99,10 +113,11 @@ class Service:
         """Run the calls of a message, and answer."""
         until = None if seconds is None else time.monotonic() + seconds
         try:
-            supervisor = self._free.get(timeout=seconds)
+            # Behind an event may be hours: then it is for another container.
+            supervisor = self._free.get(timeout=seconds if exchange.waits else _MOMENT)
         except queue.Empty:
-            busy = InvocationError("all lanes of the container are busy", reason=Reason.THROTTLED, retryable=True)
-            exchange.refuse(busy)
+            reason = Reason.THROTTLED if exchange.waits else Reason.UNAVAILABLE
+            exchange.refuse(InvocationError("all lanes of the container are busy", reason=reason, retryable=True))
             return
         try:
             if stop:
@@ -126,6 +141,12 @@ class Service:
             supervisor.forget_cancelled()
             self._free.put(supervisor)  # with the answer sent: close() waits for that
 
+    @property
+    def is_free(self) -> bool:
+        """Whether a message that comes could be run; the proxy knows of those whose connection is there."""
+        with self._lock:
+            return sum(each.alone for each in self._running) < self._lanes
+
     def close(self) -> None:
         """Wait for what runs, and end. Nothing may be run afterwards."""
         self.ending = True
@@ -144,12 +165,17 @@ class Service:
 class _Exchange:
     """A message under way, and its answer, which is begun early if it takes long and the other side knows frames."""
 
+    waits = True  # for a lane that becomes free
+    alone = False  # nobody is there to whom it could be answered, and it goes on
+    beat = _BEAT
+
     def __init__(self, connection: Connection, key: bytes) -> None:
         self._connection = connection
         self._key = key
         self._name = reply_name(connection.headers.get(NONCE, ""))
         self.framed = connection.headers.get("Accept") == FRAMES
         self._lock = threading.Lock()
+        self._status = 200
         self._begun = False
         self._over = False  # all is said, or nobody is there
         self._beat = time.monotonic() + _FIRST_BEAT
@@ -186,7 +212,7 @@ class _Exchange:
         try:
             if not self._over and _is_closed(self._connection.connection):
                 self._leave()
-            elif self.framed and time.monotonic() >= self._beat:
+            elif (self.framed or self._begun) and time.monotonic() >= self._beat:
                 self._write(Kind.PONG)
         finally:
             self._lock.release()
@@ -205,7 +231,7 @@ class _Exchange:
         try:
             if not self._begun:
                 self._begun = True
-                connection.send_response(200)
+                connection.send_response(self._status)
                 connection.send_header("Content-Type", FRAMES)
                 connection.send_header("Transfer-Encoding", "chunked")
                 connection.end_headers()
@@ -216,24 +242,79 @@ class _Exchange:
         except ConnectionError:
             connection.close_connection = True
             self._leave()
-        self._beat = time.monotonic() + _BEAT
+        self._beat = time.monotonic() + self.beat
+
+
+class _Event(_Exchange):
+    """A message whose reply goes into storage, and whose answer says only that it runs, as long as somebody listens."""
+
+    waits = False
+    beat = 60.0  # nobody may read them, and there may be many
+
+    def __init__(self, connection: Connection, service: Service, place: str) -> None:
+        super().__init__(connection, service.key)
+        self._outbox = service.outbox
+        self._place = {**json.loads(place), "secret": service.key.hex()}
+        self._status = 202
+        self.framed = False  # nothing is told of some of the calls
+
+    @property
+    def is_late(self) -> bool:
+        """Whether nobody waits for the reply any more."""
+        return self._outbox.comes_too_late(self._place)
+
+    def begin(self, supervisor: Supervisor, payload: bytes) -> None:
+        super().begin(supervisor, payload)
+        told = json.dumps({"pod": _pod(), "since": time.time()}).encode()
+        with self._lock:
+            self._write(Kind.HELLO, self._signed(told))
+        self._outbox.prepare(self._place)
+
+    def reply(self, reply: bytes) -> None:
+        self._store({"reply": b64encode(reply).decode("ascii")})
+
+    def refuse(self, error: InvocationError) -> None:
+        if self._begun:
+            self._store({"refused": {"text": str(error), "reason": error.reason, "retryable": error.retryable}})
+        else:
+            super().refuse(error)
+
+    def _store(self, answer: dict[str, Any]) -> None:
+        for pause in (*_PAUSES, None):
+            try:
+                self._outbox.store(self._place, answer)
+                break
+            except StorageError as error:
+                # It is missed when its time is over.
+                print(f"the reply {self._place['key']} cannot be stored: {error}", flush=True)  # noqa: T201
+                if pause is not None:
+                    threading.Event().wait(pause)
+        with self._lock:
+            self._write(Kind.PONG, last=True)
+            self._over = True
+
+    def _leave(self) -> None:
+        self._over = self.alone = True
 
 
 class _Connection(Connection):
     def get(self) -> None:
-        self.send_json(200, {"python": platform.python_version(), "version": __version__})
+        server = self.server
+        assert isinstance(server, WorkerServer)
+        told = {"python": platform.python_version(), "version": __version__}
+        self.send_json(200 if server.service.is_free else 503, told)
 
     def post(self, body: bytes) -> None:
         server = self.server
         assert isinstance(server, WorkerServer)
         service = server.service
-        seconds, stop = self.headers.get(SECONDS, ""), self.headers.get(STOP, "")
+        seconds, stop, place = (self.headers.get(name, "") for name in (SECONDS, STOP, PLACE))
         try:
-            self._check(service.key, body, seconds, stop)
+            self._check(service.key, body, request_name(self.headers.get(NONCE, ""), seconds, stop, place))
         except IntegrityError as error:
             self.send_json(403, {"text": str(error), "reason": Reason.REFUSED, "retryable": False})
             return
-        exchange = _Exchange(self, service.key)
+        exchange = _Event(self, service, place) if place else _Exchange(self, service.key)
         if service.ending:
             self.close_connection = True
             self.send_json(503, {"text": "the container ends"})
@@ -241,13 +322,14 @@ class _Connection(Connection):
             theirs = self.headers[PYTHON]
             text = f"the image has Python {_python()}, and functions pickled by Python {theirs} cannot run there"
             exchange.refuse(InvocationError(text, reason=Reason.REFUSED))
+        elif isinstance(exchange, _Event) and exchange.is_late:
+            exchange.refuse(InvocationError("nobody waits for the reply any more", reason=Reason.CANCELLED))
         else:
             calls = frozenset(map(int, stop.split(",") if stop else ()))
             service.run(exchange, body, float(seconds) if seconds else None, calls)
 
-    def _check(self, key: bytes, payload: bytes, seconds: str, stop: str) -> None:
+    def _check(self, key: bytes, payload: bytes, name: str) -> None:
         """Raise ``IntegrityError`` for a message of somebody who does not have the key."""
-        name = request_name(self.headers.get(NONCE, ""), seconds, stop)
         if key and not hmac.compare_digest(wire.sign(key, name, payload).hex(), self.headers.get(SIGNATURE, "")):
             raise IntegrityError("the message is not signed with the key of this service")
 
@@ -268,6 +350,11 @@ def _is_closed(connection: socket.socket) -> bool:
         return False
     except OSError:
         return True
+
+
+def _pod() -> str:
+    """The name of the pod, which Kubernetes gives to its containers as that of their machine."""
+    return os.environ.get("HOSTNAME") or socket.gethostname()
 
 
 def _python() -> str:

@@ -20,6 +20,7 @@ from lithops_mini.emulators.processes import End
 
 _LOOK = 0.02  # seconds between probes, and between looks for what is missing
 _RETRY = 0.5
+_PERIOD, _MISSED = 10, 3  # seconds between probes of what is ready, and how many must fail, if nothing else is said
 _MOST_BACK_OFF = 300.0
 _FORGOTTEN = 600.0  # seconds that a container must run to have its ends forgotten
 _LAST = 2048  # bytes of a log that are a container's last words
@@ -38,6 +39,7 @@ class Pod:
         self.object = self._create()
         self.name: str = self.object["metadata"]["name"]
         self.ready = False
+        self.has_served = False
         self.ending = threading.Event()  # it takes no new call
         self.lost = False  # its node has gone
         self.gone = threading.Event()
@@ -140,7 +142,9 @@ class Pod:
                 sandbox.kill()
         elif self._probe(sandbox):
             self.ready, self.trouble, self.last_used = True, None, time.monotonic()
+            self.has_served = True
             self._tell(self._running)
+            self._probe_on(sandbox)
         sandbox.ended.wait()
         self.ready = False
         assert sandbox.end is not None
@@ -202,6 +206,17 @@ class Pod:
             if sandbox.ended.wait(_LOOK) or self.ending.is_set():
                 return False
         return not self.ending.is_set()
+
+    def _probe_on(self, sandbox: Sandbox) -> None:
+        """Tell whenever its server does not answer any more, and when it does again, until it ends."""
+        probe = self._revision["spec"]["containers"][0].get("readinessProbe") or {}
+        missed = 0
+        while not sandbox.ended.wait(probe.get("periodSeconds") or _PERIOD) and not self.ending.is_set():
+            missed = 0 if _answers(sandbox.address, probe.get("httpGet")) else missed + 1
+            ready = missed < (probe.get("failureThreshold") or _MISSED) and not self.ending.is_set()
+            if ready != self.ready:
+                self.ready = ready
+                self._tell(self._running)
 
     def _ended(self, end: End, reason: str, message: str = "") -> None:
         """A container has ended by itself: tell so, and wait as long as must be."""

@@ -198,7 +198,7 @@ class Scale:
         oldest = time.monotonic() - (self._cluster.limits().idle if self._reachable else 0)
         with self._lock:
             there = [each for each in self._pods.values() if not each.ending.is_set()]
-            unused = [each for each in there if not each.in_flight and each.last_used <= oldest and each.ready]
+            unused = [each for each in there if not each.in_flight and each.last_used <= oldest and each.has_served]
             surplus = len(there) - self._wanted(there) if self._initialised else 0
             going = sorted(unused, key=lambda each: each.last_used)[: max(surplus, 0)]
             if not self._reachable and not self._waiters:

@@ -23,7 +23,10 @@ class Limits:
     back_off: float = field(
         default=10.0, metadata={"help": "Seconds until a container that ends again is started; twice as many later."}
     )
-    grace: float = field(default=30.0, metadata={"help": "Seconds between SIGTERM and SIGKILL of a container."})
+    grace: float = field(
+        default=600.0,
+        metadata={"help": "Seconds between SIGTERM and SIGKILL of a container, if its revision's timeout is not less."},
+    )
     queue: int = field(default=10_000, metadata={"help": "Calls that may wait for pods of a revision."})
     history: int = field(default=1000, metadata={"help": "Changes that are kept for watches that begin in the past."})
 
