@@ -23,6 +23,8 @@ _ORDER = (
     "hello",
     "test",
     "verify",
+    "study",
+    "bench",
     "config",
     "aws",
     "storage",
