@@ -10,6 +10,7 @@ OWN_PREFIX = "lithops_mini/"
 JOBS_PREFIX = OWN_PREFIX + "jobs/"
 CLOUDOBJECTS_PREFIX = OWN_PREFIX + "cloudobjects/"
 VERIFY_PREFIX = OWN_PREFIX + "verify/"  # data of the shipped checks
+STUDY_PREFIX = OWN_PREFIX + "study/"  # and of the study and the benchmarks, where workers may write it
 
 
 def executor_prefix(executor_id: str) -> str:

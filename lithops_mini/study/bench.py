@@ -17,6 +17,7 @@ from lithops_mini.durations import format_duration
 from lithops_mini.executor import FunctionExecutor, function_executor
 from lithops_mini.measures import quantile
 from lithops_mini.plots.style import BLUE, GREEN, GREY, INK, ORANGE, PALE, plain_axes, titled_figure, write_title
+from lithops_mini.records import STUDY_PREFIX
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -125,7 +126,7 @@ def storage(settings: Mapping[str, Any], workers: Sequence[int], *, size: int) -
     rows: list[list[Cell]] = []
     drawn: dict[str, list[list[Cell]]] = {"write": [], "read": []}
     with function_executor(**{**settings, "max_workers": max(workers)}) as executor:
-        prefix = f"study/bench/{os.urandom(6).hex()}/"
+        prefix = f"{STUDY_PREFIX}bench/{os.urandom(6).hex()}/"
         try:
             for number in workers:
                 write = partial(_write, prefix=prefix, size=size)

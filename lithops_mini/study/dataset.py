@@ -14,6 +14,7 @@ import cloudpickle
 
 import lithops_mini.study
 from lithops_mini.errors import NoSuchObject, StorageError
+from lithops_mini.records import STUDY_PREFIX
 from lithops_mini.study import analysis
 from lithops_mini.study.generator import SIZE, lines
 from lithops_mini.study.stations import STATIONS
@@ -44,7 +45,7 @@ class DataSet:
 
     @property
     def prefix(self) -> str:
-        return f"study/openaq/{self.seed}-{self.stations}/"
+        return f"{STUDY_PREFIX}openaq/{self.seed}-{self.stations}/"
 
     @property
     def manifest(self) -> str:
