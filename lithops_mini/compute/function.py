@@ -3,7 +3,7 @@
 * ``Sizes``: what there is for each size of memory, made by one thread when it is first needed.
 * ``UnderWay``: the messages that are under way, until the backend is closed.
 * Replies that come by storage, as ``carrier`` says: with ``reply`` those of messages that took long, for an answer may
-  be lost with its connection; with ``event`` all of them. ``worker.function`` knows the places that workers are told.
+  be lost with its connection; with ``event`` all of them. ``worker.outbox`` knows the places that workers are told.
 
 Any backend may use them, the last ones if it is given an ``Inbox``.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lithops_mini import registry, wire
@@ -37,11 +37,15 @@ class Outbox:
         if self._opened is None:
             threading.Thread(target=self._storage, args=(place,), name="open-storage", daemon=True).start()
 
-    def store(self, place: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
-        """Put a signed answer there. Raises ``StorageError``."""
-        data = json.dumps(answer).encode()
+    def store(
+        self, place: Mapping[str, Any], answer: Mapping[str, Any], last: Callable[[], Mapping[str, Any]] = dict
+    ) -> None:
+        """Put a signed answer there, and what is known only when the storage is open. Raises ``StorageError``."""
+        storage = self._storage(place)
+        storage.prepare()
+        data = json.dumps({**answer, **last()}).encode()
         signature = wire.sign(bytes.fromhex(place["secret"]), place["key"], data)
-        self._storage(place).put(place["bucket"], place["key"], [data, signature])
+        storage.put(place["bucket"], place["key"], [data, signature])
 
     def _storage(self, place: Mapping[str, Any]) -> StorageBackend:
         which = json.dumps([place["storage"], place["options"]])
