@@ -20,6 +20,13 @@ def short_repr(value: object, limit: int = 120) -> str:
     return shorten(_repr(value, _DEPTH, limit), limit)
 
 
+def printable(text: str, keep: str = "") -> str:
+    """Return text from anywhere without characters that steer what shows it: those that cannot be printed, those that
+    turn its direction among them, are escaped, but for those to ``keep``.
+    """
+    return "".join(char if char.isprintable() or char in keep else ascii(char)[1:-1] for char in text)
+
+
 def shorten(text: str, limit: int) -> str:
     """Return ``text`` with its middle cut out if it is longer than ``limit``: both ends say what it is."""
     if len(text) <= limit:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from lithops_mini.cli.table import printable
 from lithops_mini.errors import LithopsMiniError
+from lithops_mini.shorten import printable
 
 
 def files_below(directory: str) -> Iterator[tuple[str, str]]:

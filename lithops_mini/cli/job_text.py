@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from lithops_mini.cli.table import Cell, count, printable, table
+from lithops_mini.cli.table import Cell, count, table
 from lithops_mini.durations import format_duration
-from lithops_mini.shorten import shorten
+from lithops_mini.shorten import printable, shorten
 from lithops_mini.sizes import format_size
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import click
 
 from lithops_mini.cli.job_store import open_storage
 from lithops_mini.cli.options import Selection, config_options
-from lithops_mini.cli.table import printable
 from lithops_mini.errors import InputError, NoSuchBucket
+from lithops_mini.shorten import printable
 
 if TYPE_CHECKING:
     from lithops_mini.job.manifest import JobRecord

@@ -18,10 +18,11 @@ import click
 from click.shell_completion import CompletionItem
 
 from lithops_mini.cli.options import Selection, config_options, debugging
-from lithops_mini.cli.table import count, printable
+from lithops_mini.cli.table import count
 from lithops_mini.durations import format_duration
 from lithops_mini.errors import LithopsMiniError
 from lithops_mini.records import VERIFY_PREFIX
+from lithops_mini.shorten import printable
 
 if TYPE_CHECKING:
     from lithops_mini.executor import FunctionExecutor

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import click
 
 from lithops_mini.cli.options import Selection, config_options
-from lithops_mini.cli.table import count, printable, table
+from lithops_mini.cli.table import count, table
 from lithops_mini.errors import ConfigError, InvocationError
+from lithops_mini.shorten import printable
 from lithops_mini.sizes import format_size
 
 if TYPE_CHECKING:

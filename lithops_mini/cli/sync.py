@@ -16,8 +16,9 @@ import click
 from lithops_mini.cli.files import files_below
 from lithops_mini.cli.options import Selection, config_options
 from lithops_mini.cli.storage import Place, as_place, open_storage, path_below, progress_bar, storage
-from lithops_mini.cli.table import count, printable
+from lithops_mini.cli.table import count
 from lithops_mini.errors import InputError, NoSuchBucket
+from lithops_mini.shorten import printable
 from lithops_mini.sizes import format_size
 
 if TYPE_CHECKING:

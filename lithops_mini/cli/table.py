@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from lithops_mini.shorten import printable
+
 Cell = str | int | None
 
 
@@ -15,11 +17,6 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Iterator[s
     for row in (headings, *texts):
         cells = zip(row, widths, numeric, strict=True)
         yield "  ".join(text.rjust(width) if right else text.ljust(width) for text, width, right in cells).rstrip()
-
-
-def printable(text: str) -> str:
-    """Text from storage as one line that cannot steer the terminal."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def count(number: int, what: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from lithops_mini.failures import Failure
 from lithops_mini.measures import straggler_limit
 from lithops_mini.records import CallStats
-from lithops_mini.shorten import shorten
+from lithops_mini.shorten import printable, shorten
 
 # Key, heading, kind and explanation of each column. Kinds: text, count, seconds, bytes.
 COLUMNS = (
@@ -52,11 +52,11 @@ def _row(stage: str, call: CallStats, origin: float, limit: float | None, failur
     slow = limit is not None and (call.function_time or 0.0) > limit
     marks = [name for name, holds in (("cold", call.cold), ("slow", slow), ("retried", call.attempt > 1)) if holds]
     return [
-        stage,
+        printable(stage),
         call.call_id,
         call.status,
         call.attempt,
-        call.worker_id,
+        printable(call.worker_id),
         _between(origin, call.started),
         _between(call.submitted, call.dispatched),
         _between(call.dispatched, call.started),
@@ -68,7 +68,7 @@ def _row(stage: str, call: CallStats, origin: float, limit: float | None, failur
         call.bytes_out,
         call.storage_puts + call.storage_gets + call.storage_deletes,
         " ".join(marks),
-        shorten(f"{failure.type_name}: {failure.message}", _ERROR) if failure else "",
+        shorten(printable(f"{failure.type_name}: {failure.message}"), _ERROR) if failure else "",
     ]
 
 

@@ -8,16 +8,12 @@ import html
 import json
 from collections.abc import Iterable, Sequence
 
-_KEPT = "\n\t"
+from lithops_mini.shorten import printable
 
 
 def text(value: object) -> str:
-    """Return what stands there as text, in an element as in an attribute in double quotes.
-
-    Characters that are not printable, those that turn the direction of text among them, are written as escapes.
-    """
-    shown = "".join(char if char.isprintable() or char in _KEPT else ascii(char)[1:-1] for char in str(value))
-    return html.escape(shown)
+    """Return what stands there as text, in an element as in an attribute in double quotes."""
+    return html.escape(printable(str(value), keep="\n\t"))
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, kind: str = "") -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lithops_mini.durations import format_duration
 from lithops_mini.errors import ConfigError, InputError
 from lithops_mini.records import CallStats
-from lithops_mini.shorten import shorten
+from lithops_mini.shorten import printable, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -208,7 +208,7 @@ def counts(origin: float, spans: Iterable[tuple[float, float]]) -> Points:
 
 def write_title(ax: Axes, text: str) -> None:
     """Put text over the axes, as it is."""
-    ax.set_title(text, loc="left", fontsize=9, color=INK, parse_math=False)
+    ax.set_title(printable(text), loc="left", fontsize=9, color=INK, parse_math=False)
 
 
 def panel_title(panel: Panel) -> str:

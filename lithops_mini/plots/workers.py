@@ -31,7 +31,7 @@ from lithops_mini.plots.style import (
     write_title,
 )
 from lithops_mini.records import CallStats
-from lithops_mini.shorten import shorten
+from lithops_mini.shorten import printable, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,7 +62,7 @@ def worker_lifetimes(stages: Stages) -> Figure:
     plain_axes([above, rows])
     rows.set_ylim(max(len(lives), 1) - 0.5, -0.5)
     if 0 < len(lives) <= _NAMED:
-        rows.set_yticks(range(len(lives)), [shorten(life.name, 16) for life in lives], parse_math=False)
+        rows.set_yticks(range(len(lives)), [shorten(printable(life.name), 16) for life in lives], parse_math=False)
     draw_clock(rows, whole)
     draw_legend(figure)
     return figure
