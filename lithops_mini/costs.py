@@ -291,7 +291,7 @@ def _notes(
     usage = sum_up(stage.usage for stage in stages)
     if not platform.service:
         why = prices.unpriced.get(backend, "nobody charges for what runs the calls")
-        yield f"Nothing was charged: {why}. The time is that of this run."
+        yield f"Nothing was charged for the calls: {why}. The time is that of this run."
         if 0 in usage.milliseconds:
             yield "The memory is the least over what was held: set runtime_memory for another size."
     elif usage.untold:

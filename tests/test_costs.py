@@ -234,7 +234,7 @@ def test_what_a_job_would_have_cost_here_and_read_by_another_process(tmp_path):
     assert bill.dollars - before == pytest.approx(12 * 0.2 * GB_SECOND, rel=0.5)
     assert found.dollars == pytest.approx(bill.dollars - before, rel=0.5)  # of a busy machine
     assert "It would have cost on AWS Lambda (prices of 2026-11-21, us-east-1):" in summary
-    assert "Nothing was charged: calls run on this machine." in summary
+    assert "Nothing was charged for the calls: calls run on this machine." in summary
     assert f"{summary}\n".endswith(f"\n\n{bill}\n")
     (tmp_path / "c.yaml").write_text(json.dumps({"profiles": {"p": {"localhost": {"storage_path": str(tmp_path)}}}}))
     command = [sys.executable, "-m", "lithops_mini", "jobs", "cost", job, "-c", str(tmp_path / "c.yaml")]
@@ -295,7 +295,7 @@ def test_a_budget_is_for_both_stages(tmp_path):
 def test_the_bill_of_a_docker_or_a_knative_says_why_nothing_was_charged():
     for backend in ("docker", "knative", "ibm_cf", "openwhisk", "inline"):
         notes = costs.bill([Stage("m", [call(1)], Usage({0: 5}, 1))], Platform(), PRICES, backend=backend).notes
-        assert notes[0].startswith(f"Nothing was charged: {PRICES.unpriced[backend]}.")
+        assert notes[0].startswith(f"Nothing was charged for the calls: {PRICES.unpriced[backend]}.")
 
 
 def test_the_table_of_prices_is_shipped():

@@ -71,15 +71,17 @@ class Budget:
 
     # -- for the dispatcher
 
-    def admits(self, job: Job, memory: int | None) -> bool:
-        """Whether a message of the job may be sent now, to a worker with so many bytes."""
+    def admits(self, job: Job, memory: int | None) -> bool | None:
+        """Whether a message of the job may be sent now, to a worker with so many bytes; ``None``: not now, but perhaps
+        when one of those under way is over.
+        """
         with self._condition:
             if self._error is not None:
                 return False
-            known = job.timeout is not None or self._longest
-            if not known and self._under_way:
-                return False
-            return self._spent(self._reserved(), self._may_take(job, _mib(memory))) <= self.limit
+            known = job.timeout is not None or self._longest or not self._under_way
+            if known and self._spent(self._reserved(), self._may_take(job, _mib(memory))) <= self.limit:
+                return True
+            return None if self._under_way else False
 
     def begin(self, job: Job, calls: Mapping[int, Call], memory: int | None) -> None:
         """A message is sent."""
@@ -107,12 +109,6 @@ class Budget:
             with self._condition:
                 self._requests = self._requests.plus(outcome.requests)
                 self._peak = max(self._peak, -(-outcome.peak_memory >> 20))
-
-    @property
-    def busy(self) -> bool:
-        """Whether messages are under way, which may leave something."""
-        with self._condition:
-            return bool(self._under_way)
 
     def exceeded(self) -> BudgetExceeded:
         """No more is sent: why, in figures."""

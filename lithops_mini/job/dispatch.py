@@ -250,9 +250,9 @@ class Dispatcher:
     def _holds(self, job: Job) -> bool:
         """Whether a job may not send its next call: it would cost more than is left of its budget."""
         budget = job.budget
-        if budget is None or not job.ready or budget.admits(job, job.ready[0].memory):
+        if budget is None or not job.ready or (admitted := budget.admits(job, job.ready[0].memory)):
             return False
-        if budget.busy:
+        if admitted is None:
             self._held.append(job)
         else:
             calls = list(job.ready)
