@@ -11,7 +11,7 @@ import click
 from lithops_mini.cli.job_store import open_storage
 from lithops_mini.cli.options import Selection, config_options
 from lithops_mini.errors import InputError, NoSuchBucket
-from lithops_mini.shorten import printable
+from lithops_mini.shorten import printable, shorten
 
 if TYPE_CHECKING:
     from lithops_mini.job.manifest import JobRecord
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Seconds between looks, each of which is two requests to storage for each job; records are written every two seconds.
 _LOOK = 1.0
+# What a bar has in front, in characters.
+_LABEL = 32
 # States of jobs that may go on.
 _OPEN = ("running", "unfinished")
 
@@ -80,7 +82,7 @@ def _watch(read: Callable[[], Sequence[JobRecord]]) -> Sequence[JobRecord]:
     counters = _add_up(records)
     names = dict.fromkeys(printable(record.header["function"]) for record in records)
     pause = threading.Event()
-    with Progress(lambda: counters, label=", ".join(names), enabled=True) as progress:
+    with Progress(lambda: counters, label=shorten(", ".join(names), _LABEL), enabled=True) as progress:
         while True:
             progress.update()
             if not any(record.state in _OPEN for record in records):
