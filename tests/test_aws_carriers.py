@@ -43,9 +43,15 @@ class TestEventContract(ComputeContract):
     many: ClassVar[int] = 20
 
     @pytest.fixture
-    def executor_settings(self, account: Account) -> dict[str, Any]:
-        tags = {"test": os.urandom(4).hex()}
-        return account.executor(carrier="event", max_workers=2, max_time=30, tags=tags)
+    def executor_settings(self, account: Account, request: pytest.FixtureRequest) -> dict[str, Any]:
+        test = os.urandom(4).hex() if "a_worker_is_used_again" in request.node.name else "contract"
+        return account.executor(carrier="event", max_workers=2, max_time=30, tags={"test": test})
+
+    # What workers do whatever carries messages, and test_aws_lambda.py has seen
+    test_the_environment_is_that_of_the_message = test_output_is_kept = None
+    test_of_much_output_both_ends_are_kept = test_a_package_travels_in_the_version_of_its_job = None
+    test_an_exception_is_one_calls_failure = test_exceptions_are_tried_again_when_asked = None
+    test_executors_in_several_threads = test_an_executor_used_by_several_threads = None
 
 
 def executor(account: Account, **more: Any) -> lm.FunctionExecutor:
