@@ -17,7 +17,6 @@ import pandas
 import pytest
 from conftest import REPOSITORY
 from engines import Engine
-from openwhisk_emulator import start_openwhisk
 
 from lithops_mini.client import Storage
 
@@ -114,24 +113,6 @@ def test_the_demo_in_containers(nycflights: tuple[Path, Path], tmp_path: Path) -
     assert len(re.findall(r"^Checked: [\d,]+ averages of [\d,]+ values agree", printed, re.MULTILINE)) == 2
     assert "WRONG" not in printed
     assert "backend docker" in printed
-
-
-@pytest.mark.timeout(300)
-def test_the_demo_in_actions(moto: Engine, nycflights: tuple[Path, Path], tmp_path: Path) -> None:
-    keys = {"access_key_id": moto.access_key_id, "secret_access_key": moto.secret_access_key}
-    with start_openwhisk(tmp_path, "--sandbox", "process") as openwhisk:
-        profile = {
-            "storage_bucket": "demo-jobs",
-            "aws_s3": {"endpoint_url": moto.url, "region": moto.region} | keys,
-            "openwhisk": {**openwhisk.place, "max_workers": 4},
-        }
-        (tmp_path / "lithops_mini.yaml").write_text(json.dumps({"profiles": {"only": profile}}))
-        place = ("--backend", "openwhisk", "--storage", "aws_s3", "--bucket", "demo-actions")
-        printed = run(tmp_path, "nycflights.py", "--cache", str(DATA), *place)
-        assert openwhisk.own("state")["running"] == 0
-    assert len(re.findall(r"^Checked: [\d,]+ averages of [\d,]+ values agree", printed, re.MULTILINE)) == 2
-    assert "WRONG" not in printed
-    assert "backend openwhisk" in printed
 
 
 def test_the_demo_sees_what_is_wrong() -> None:

@@ -23,7 +23,6 @@ from lithops_mini.errors import CallTimeout, ConfigError, InputError, Invocation
 from lithops_mini.storage.base import WorkerNeeds
 from lithops_mini.testing.compute import ComputeContract
 from lithops_mini.testing.messages import Messages
-from lithops_mini.verify import verify
 
 _times = iter(range(30, 300))
 LATE = "lithops_mini.compute.function.LATE"
@@ -75,13 +74,6 @@ def test_a_job_without_large_data_needs_no_storage(executor):
     assert executor.get_result(executor.map(lambda x: x + 1, range(200))) == list(range(1, 201))
     with pytest.raises(InputError, match="configure an object storage"):
         executor.map(len, [bytes(2 << 20)])
-
-
-def test_it_passes_all_but_what_it_cannot_do(openwhisk, moto):
-    given = {**openwhisk.openwhisk(), **stored(moto), "max_workers": 2}
-    found = {verdict.name: verdict for verdict in verify(**given)}
-    assert {name: v.reason for name, v in found.items() if v.outcome == "failed"} == {}
-    assert {name for name, v in found.items() if v.outcome == "skipped"} == {"cancel", "composition"}
 
 
 def test_what_is_bound_is_credentials_and_nothing_of_the_namespace(openwhisk, moto):

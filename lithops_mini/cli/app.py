@@ -27,6 +27,7 @@ _ORDER = (
     "bench",
     "config",
     "aws",
+    "openwhisk",
     "storage",
     "runtime",
     "logs",

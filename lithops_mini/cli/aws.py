@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lithops_mini.cli.options import Callback, debug_option
+from lithops_mini.cli.setup import ask, check_backends, profile_path, say, setup_options, tell, try_profile
 from lithops_mini.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,28 +34,12 @@ def aws() -> None:
     """
 
 
-def _options(function: Callback) -> Callback:
-    for option in reversed(
-        (
-            click.option(
-                "-c",
-                "--config",
-                "config_file",
-                metavar="FILE",
-                type=click.Path(dir_okay=False),
-                help="File. Default: the one in use, else ./lithops_mini.yaml.",
-            ),
-            click.option("-p", "--profile", metavar="NAME", default="aws", help="Profile of the file. Default: aws."),
-            click.option("--region", metavar="NAME", help="Region. Default: the one of AWS's own configuration."),
-            click.option("--bucket", metavar="NAME", help="Bucket of the jobs. Default: lithops-mini-ACCOUNT-REGION."),
-            click.option("--role", metavar="NAME", help="Role of the functions. Default: named after the bucket."),
-            click.option("-y", "--yes", is_flag=True, help="Do not ask."),
-            click.option("--dry-run", is_flag=True, help="Say which requests would change something, and send none."),
-            debug_option,
-        )
-    ):
-        function = option(function)
-    return function
+_options = setup_options(
+    "aws",
+    click.option("--region", metavar="NAME", help="Region. Default: the one of AWS's own configuration."),
+    click.option("--bucket", metavar="NAME", help="Bucket of the jobs. Default: lithops-mini-ACCOUNT-REGION."),
+    click.option("--role", metavar="NAME", help="Role of the functions. Default: named after the bucket."),
+)
 
 
 @aws.command()
@@ -89,8 +73,7 @@ def setup(data: tuple[str, ...], cloudformation: bool, no_test: bool, yes: bool,
     click.echo(f"The role permits this, and nothing else:\n{json.dumps(document, indent=2)}")
     if stacked and dry_run:
         click.echo(f"The template of the stack:\n{template()}")
-    if not (yes or dry_run or click.confirm("Set it up?", err=True)):
-        raise click.Abort
+    ask("Set it up?", yes=yes, dry_run=dry_run)
     if stacked:
         place.stack.settle()
         place.stack.make(place.parameters(buckets))
@@ -103,11 +86,7 @@ def setup(data: tuple[str, ...], cloudformation: bool, no_test: bool, yes: bool,
         click.echo(f"profile {place.profile} of {place.file} written")
     _deploy(place, dry_run)
     if not (dry_run or no_test):
-        from lithops_mini.cli.run import test
-
-        click.get_current_context().invoke(
-            test, config_file=str(place.file), profile=place.profile, backend=None, storage=None
-        )
+        try_profile(place.file, place.profile)
 
 
 @aws.command()
@@ -131,10 +110,9 @@ def teardown(yes: bool, dry_run: bool, **given: Any) -> None:
     found = [each for each in functions.functions() if each["Role"] == arn]
     names = ", ".join(each["FunctionName"] for each in found) or "none"
     _tell(place, f"functions          {names}", stacked=place.stack.there)
-    if not (yes or dry_run or click.confirm("Remove them, with all logs and all that jobs have stored?", err=True)):
-        raise click.Abort
+    ask("Remove them, with all logs and all that jobs have stored?", yes=yes, dry_run=dry_run)
     for each in found:
-        _say("lambda:DeleteFunction", {"FunctionName": each["FunctionName"]})
+        say("lambda:DeleteFunction", {"FunctionName": each["FunctionName"]})
     if not dry_run:
         functions.delete_functions(found)
     account, log_group = place.account, place.options.log_group
@@ -182,31 +160,26 @@ class _Place:
         from lithops_mini.cli.profile_file import read_profile
         from lithops_mini.compute.aws_lambda import AwsLambdaOptions
         from lithops_mini.config import load
-        from lithops_mini.config.source import LOCAL_FILE, find_file
         from lithops_mini.runtimes.aws import Aws
         from lithops_mini.runtimes.aws_account import Account
         from lithops_mini.runtimes.aws_stack import Stack
 
-        file = Path(find_file(config_file) or LOCAL_FILE).expanduser()
+        file = profile_path(config_file)
         written = read_profile(file, profile) or {}
         options = AwsLambdaOptions()
         if written:
             config = load(config_file=file, profile=profile)
-            if (config.backend, config.storage) != ("aws_lambda", "aws_s3"):
-                raise ConfigError(
-                    f"{file}, profile {profile!r}: is of {config.backend} and {config.storage}, not of aws_lambda and"
-                    " aws_s3: name another with -p"
-                )
+            check_backends(config, f"{file}, profile {profile!r}", "aws_lambda", "aws_s3")
             options = config.compute_options
             bucket = bucket or (config.job.storage_bucket if "storage_bucket" in written else None)
             role = role or (options.role.rpartition("/")[2] if options.role else None)
         options = replace(options, region=region or options.region)
         aws = Aws(options)
-        account = Account(aws, _say, dry=dry_run)
+        account = Account(aws, say, dry=dry_run)
         bucket = bucket or account.default_bucket
         if role is None:
             role = (bucket if bucket.startswith(_PREFIX) else f"{_PREFIX}-{bucket}")[:_LONGEST_ROLE]
-        stack = Stack(aws, role, _say, dry=dry_run)
+        stack = Stack(aws, role, say, dry=dry_run)
         return _Place(account, stack, options, file, profile, bucket, role, written)
 
     def functions(self) -> Functions:
@@ -255,8 +228,8 @@ def _deploy(place: _Place, dry_run: bool) -> None:
     recipe = functions.recipe(())
     if dry_run:
         if planned := functions.planned(recipe):
-            _say("lambda:CreateFunction", planned)
-            _say("lambda:PutFunctionEventInvokeConfig", {"MaximumRetryAttempts": 0})
+            say("lambda:CreateFunction", planned)
+            say("lambda:PutFunctionEventInvokeConfig", {"MaximumRetryAttempts": 0})
         return
     built = functions.build(recipe, lambda line: click.echo(line, err=True))
     click.echo(f"function {built.name} {'made' if built.new else 'is there'}")
@@ -264,20 +237,17 @@ def _deploy(place: _Place, dry_run: bool) -> None:
 
 def _tell(place: _Place, line: str, *, stacked: bool) -> None:
     account = place.account
-    for name, value in {
-        "account": f"{account.number}, as {account.caller}",
-        "region": account.region,
-        "bucket of jobs": place.bucket,
-        "role": place.role,
-        "log group": place.options.log_group,
-        **({"stack": place.stack.name} if stacked else {}),
-    }.items():
-        click.echo(f"{name:<18} {value}")
+    tell(
+        {
+            "account": f"{account.number}, as {account.caller}",
+            "region": account.region,
+            "bucket of jobs": place.bucket,
+            "role": place.role,
+            "log group": place.options.log_group,
+            **({"stack": place.stack.name} if stacked else {}),
+        }
+    )
     click.echo(line)
-
-
-def _say(action: str, parameters: Mapping[str, Any]) -> None:
-    click.echo(f"{action} {json.dumps(parameters)}")
 
 
 COMMANDS = [aws]

@@ -13,6 +13,8 @@ from lithops_mini.cli.files import write_private
 from lithops_mini.config.source import read_file
 from lithops_mini.errors import ConfigError
 
+_NOTE = "# lithops-mini: "
+
 
 def read_profile(path: Path, name: str) -> dict[str, Any] | None:
     """The profile as it is written, variables not replaced; ``None`` if there is none, or no file."""
@@ -22,9 +24,20 @@ def read_profile(path: Path, name: str) -> dict[str, Any] | None:
     return dict(profiles[name] or {}) if name in profiles else None
 
 
-def write_profile(path: Path, name: str, values: Mapping[str, Any] | None) -> None:
+def read_note(path: Path, name: str) -> str:
+    """What was noted in the profile when it was written here; empty if there is nothing, or no profile."""
+    if read_profile(path, name) is None:
+        return ""
+    lines = path.read_text(encoding="utf-8").splitlines(True)
+    column, places = _places("".join(lines))
+    block = lines[places[name] : _end(lines, places[name], column)]
+    return next((line.strip().removeprefix(_NOTE) for line in block if line.strip().startswith(_NOTE)), "")
+
+
+def write_profile(path: Path, name: str, values: Mapping[str, Any] | None, note: str = "") -> None:
     """Write the profile in place of the one with this name, or at the end; ``None`` takes it out.
 
+    ``note``: what ``read_note`` is to find in it, a line.
     A new file has it as its default, and one without any profile left is removed. ``ConfigError`` for a file whose
     profiles are not written one below the other.
     """
@@ -32,7 +45,7 @@ def write_profile(path: Path, name: str, values: Mapping[str, Any] | None) -> No
         if values is not None:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             head = yaml.safe_dump({"default_profile": name})
-            write_private(path, f"{head}profiles:\n{_block(name, values, 2)}")
+            write_private(path, f"{head}profiles:\n{_block(name, values, 2, note)}")
         return
     document = dict(read_file(str(path)))
     profiles = dict(document["profiles"] or {})
@@ -46,7 +59,7 @@ def write_profile(path: Path, name: str, values: Mapping[str, Any] | None) -> No
         path.unlink()
         return
     text = path.read_text(encoding="utf-8")
-    changed = _changed(text, name, values)
+    changed = _changed(text, name, values, note)
     if values is None and "default_profile" not in document:
         changed = "".join(line for line in changed.splitlines(True) if not line.startswith("default_profile:"))
     if _loaded(changed) != {**document, "profiles": profiles}:
@@ -63,17 +76,22 @@ def _loaded(text: str) -> Any:
         return None
 
 
-def _changed(text: str, name: str, values: Mapping[str, Any] | None) -> str:
-    lines = text.splitlines(True)
+def _places(text: str) -> tuple[int, dict[str, int]]:
+    """Where profiles begin: the column, and the line of each."""
     root = yaml.compose(text)
     entries = {key.value: value for key, value in root.value} if isinstance(root, yaml.MappingNode) else {}
     profiles = entries["profiles"].value if isinstance(entries.get("profiles"), yaml.MappingNode) else []
-    if not profiles:
-        return f"{text.rstrip()}\n{_block(name, values, 2)}" if values is not None else text
-    column = profiles[0][0].start_mark.column
-    places = {key.value: key.start_mark.line for key, _ in profiles}
+    column = profiles[0][0].start_mark.column if profiles else 2
+    return column, {key.value: key.start_mark.line for key, _ in profiles}
+
+
+def _changed(text: str, name: str, values: Mapping[str, Any] | None, note: str) -> str:
+    lines = text.splitlines(True)
+    column, places = _places(text)
+    block = [] if values is None else [_block(name, values, column, note)]
+    if not places:
+        return "".join([f"{text.rstrip()}\n", *block]) if block else text
     start = places.get(name)
-    block = [] if values is None else [_block(name, values, column)]
     if start is None:
         at = _end(lines, max(places.values()), column)
         return "".join([*lines[:at], *block, *lines[at:]])
@@ -94,5 +112,7 @@ def _end(lines: list[str], start: int, column: int) -> int:
     return end
 
 
-def _block(name: str, values: Mapping[str, Any], column: int) -> str:
-    return textwrap.indent(yaml.safe_dump({name: dict(values)}, sort_keys=False), " " * column)
+def _block(name: str, values: Mapping[str, Any], column: int, note: str) -> str:
+    head, _, rest = yaml.safe_dump({name: dict(values)}, sort_keys=False).partition("\n")
+    comment = f"  {_NOTE}{note}\n" if note else ""
+    return textwrap.indent(f"{head}\n{comment}{rest}", " " * column)

@@ -190,6 +190,21 @@ class OpenWhiskCompute(ComputeBackend):
                 activation.end()
         return function.opened(told)
 
+    def limits(self) -> Limits:
+        """What the namespace may, asked for once. Raises ``ConfigError`` and ``InvocationError``."""
+        if self._limits is None:
+            with translated(self._service, "read the limits of the namespace"):
+                self._limits = self._service.limits()
+            self._check_limits(self._limits)
+        return self._limits
+
+    def planned(self, needs: WorkerNeeds) -> dict[str, dict[str, Any]]:
+        """The action that ``deploy`` would make, by its name, without what it is made of; none if it is there."""
+        self._check_storage(needs)
+        self._prepare(needs)
+        assert self._actions is not None
+        return self._actions.planned(self._recipe, self._options.memory)
+
     def tail(self, take: Callable[[str, int, str], object]) -> AbstractContextManager[None]:
         raise ConfigError(
             "OpenWhisk shows what calls print when their activation has ended, and not while it runs: lithops-mini logs"
@@ -255,7 +270,7 @@ class OpenWhiskCompute(ComputeBackend):
 
     def _prepare(self, needs: WorkerNeeds) -> None:
         """Read the limits, and know what the actions are."""
-        limits = self._known_limits()
+        limits = self.limits()
         self.max_time = self._time() / 1000
         environment = {**needs.found(), **needs.environment}
         bound = len(json.dumps({"environment": environment})) if environment else 0
@@ -264,13 +279,6 @@ class OpenWhiskCompute(ComputeBackend):
             self._concurrency = max(1, min(self._options.max_workers, limits.concurrency))
         self._actions = self._make_actions(environment)
         self._recipe = self._actions.recipe(needs.packages)
-
-    def _known_limits(self) -> Limits:
-        if self._limits is None:
-            with translated(self._service, "read the limits of the namespace"):
-                self._limits = self._service.limits()
-            self._check_limits(self._limits)
-        return self._limits
 
     def _check_limits(self, limits: Limits) -> None:
         options = self._options
@@ -289,7 +297,7 @@ class OpenWhiskCompute(ComputeBackend):
         """Milliseconds of an activation."""
         if self._options.max_time is not None:
             return self._options.max_time * 1000
-        return self._known_limits().most_time or _TIME
+        return self.limits().most_time or _TIME
 
     # -- actions
 

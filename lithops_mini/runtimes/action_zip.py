@@ -5,6 +5,7 @@ from __future__ import annotations
 import compileall
 import io
 import os
+import shutil
 import zipfile
 from base64 import b64encode
 from pathlib import Path
@@ -34,6 +35,9 @@ main = Worker()
 """
 """OpenWhisk imports it once in a container, and calls ``main`` for each activation."""
 
+SERVICES = ("s3", "sts")
+"""What botocore is to know in a worker: the storage, and who gives temporary credentials for it."""
+
 # OpenWhisk's limit of an action's code, in bytes as they are sent.
 _LARGEST = 48 << 20
 # Of the C library of OpenWhisk's images, by minor versions of Python: Debian 10 up to 3.9, Debian 12 from there on.
@@ -58,6 +62,13 @@ def lay_out(directory: Path) -> None:
         place = directory / path
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
+
+
+def trim(packages: Path) -> None:
+    """Leave out what botocore knows of other services: every cold start would unpack it, ten times all the rest."""
+    for path in packages.glob("botocore/data/*/"):
+        if path.name not in SERVICES:
+            shutil.rmtree(path)
 
 
 def encoded(directory: Path, recipe: Recipe) -> str:

@@ -83,6 +83,7 @@ class Actions(Runtimes):
 
     def name(self, recipe: Recipe) -> str:
         parts = {"recipe": recipe.digest, "entry": action_zip.ENTRY.decode(), "end": end_of_dockerfile()}
+        parts["services"] = " ".join(action_zip.SERVICES)
         digest = hashlib.sha256(json.dumps(parts | asdict(self._setup), sort_keys=True).encode()).hexdigest()
         return _NAME.format(python=recipe.python, digest=digest[:12])
 
@@ -102,6 +103,28 @@ class Actions(Runtimes):
         name = f"{self._action_name(recipe, memory)}{self._bound}"
         self._ensure(recipe, name, memory, self._environment, tell)
         return name
+
+    def planned(self, recipe: Recipe, memory: int) -> dict[str, dict[str, Any]]:
+        """The action that ``ensure`` would make, by its name, without what it is made of; none if it is there."""
+        name = f"{self._action_name(recipe, memory)}{self._bound}"
+        with translated(self._service, f"look for the action {name}"):
+            found = self._service.find_action(name)
+        limits = {"timeout": self._timeout, "memory": memory}
+        return {} if found is not None else {name: {"limits": limits, "parameters": sorted(self._environment)}}
+
+    def has_package(self) -> bool:
+        """Whether our package is there, with actions or without."""
+        with translated(self._service, f"look for the package {PACKAGE}"):
+            return self._service.has_package()
+
+    def delete_package(self) -> None:
+        """Delete our package, unless it has actions."""
+        with translated(self._service, f"delete the package {PACKAGE}"):
+            self._service.delete_package()
+
+    def names(self, runtime: str) -> Sequence[str]:
+        """The names of the actions of a runtime."""
+        return sorted(each["name"] for each in self._actions() if _runtime_of(each) == runtime)
 
     def list(self) -> list[Runtime]:
         found = sorted(self._actions(), key=lambda each: str(each["name"]))
@@ -215,6 +238,8 @@ class Actions(Runtimes):
             installed = wheels.install(
                 packages, machine, tell, requirements=recipe.requirements, packages=recipe.packages
             )
+            if not recipe.requirements:  # who requires packages may use all of botocore
+                action_zip.trim(packages)
             code = action_zip.encoded(there, recipe)
         return _Contents({"kind": kind, "code": code, "main": "main"}, installed, len(code) * 3 // 4)
 

@@ -141,6 +141,9 @@ class Service:
         """Delete an action, if it is there."""
         self._answer("DELETE", f"actions/{PACKAGE}/{name}", also=(404,))
 
+    def has_package(self) -> bool:
+        return self._find(f"packages/{PACKAGE}") is not None
+
     def delete_package(self) -> None:
         """Delete our package, unless it has actions."""
         self._answer("DELETE", f"packages/{PACKAGE}", also=(404, 409))
