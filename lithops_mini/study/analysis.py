@@ -110,7 +110,7 @@ def _with_pandas(stream: Any) -> tuple[Sums, int]:
     count = 0
     if not stream.peek(1):  # which pandas would take for a mistake
         return sums, 0
-    for table in pandas.read_json(stream, lines=True, chunksize=_ROWS, convert_dates=False, precise_float=True):
+    for table in pandas.read_json(stream, lines=True, chunksize=_ROWS, dtype=False, precise_float=True):
         count += len(table)
         table["day"] = table["date"].map(lambda date: date["utc"][:10])
         found = table[table["value"] != MISSING].groupby(["location", "parameter", "day"])["value"]
