@@ -252,7 +252,7 @@ def outcomes(futures):
     return errors.count(None), [error for error in errors if error is not None]
 
 
-@pytest.mark.parametrize(("timeout", "seconds"), [(None, 2.4), (5, 8.0)])
+@pytest.mark.parametrize(("timeout", "seconds"), [(None, 2.4), (2, 5.0)])
 def test_a_budget_stops_a_job_before_it_is_passed(tmp_path, timeout, seconds):
     limit = seconds * GB_SECOND
     with lm.localhost_executor(max_workers=3, progress=False, storage_path=tmp_path, runtime_memory=1024) as ex:
@@ -270,7 +270,7 @@ def test_a_budget_stops_a_job_before_it_is_passed(tmp_path, timeout, seconds):
 
 
 def test_calls_that_would_pass_a_budget_are_stopped(tmp_path):
-    limit = 6.0 * GB_SECOND
+    limit = 4.0 * GB_SECOND
     with lm.localhost_executor(max_workers=3, progress=False, storage_path=tmp_path, runtime_memory=1024) as ex:
         ran, errors = outcomes(ex.map(work, [0.05, 0.05, 600], budget=limit))
         assert ran == 2
