@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from lithops_mini.records import Invocation, Requests
 
-# Lambda's line comes last, but for one that tracing may add.
+_BEGINS = b"REPORT RequestId: "
 _REPORT = re.compile(
     rb"REPORT RequestId: .*?\tBilled Duration: (\d+) ms\tMemory Size: (\d+) MB\tMax Memory Used: (\d+) MB"
     rb"(?:\tInit Duration: ([\d.]+) ms)?"
@@ -18,8 +18,9 @@ _END = 1200  # characters of a log that have the line, in base64
 
 def reported(log: str) -> Invocation | None:
     """``log``: the end of a log, in base64. ``None`` if it does not tell."""
-    *_, found = (None, *_REPORT.finditer(b64decode(log[-_END:])))
-    if found is None:
+    told = b64decode(log[-_END:])
+    # Lambda's line comes last, but for one that tracing may add; a function may have printed others.
+    if (at := told.rfind(_BEGINS)) < 0 or (found := _REPORT.match(told, at)) is None:
         return None
     billed, memory, peak, start = found.groups()
     return Invocation(int(billed), int(memory), int(peak), round(float(start or 0)))
