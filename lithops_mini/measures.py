@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from statistics import median
 
 from lithops_mini.records import CallStats
@@ -42,13 +43,23 @@ def stragglers(calls: Sequence[CallStats]) -> list[CallStats]:
     return sorted(found, key=lambda call: -(call.function_time or 0.0))
 
 
-def time_to_distribute(calls: Iterable[CallStats]) -> float | None:
-    """Seconds from the first submit until every worker that took part had begun its first call; ``None`` if no call
-    was begun.
+def most_at_once(calls: Iterable[CallStats]) -> int:
+    """How many calls ran at the same moment, at most."""
+    spans = [(call.started, call.settled if call.ended is None else call.ended) for call in calls]
+    known = [(begin, end) for begin, end in spans if begin is not None]
+    changes = sorted(change for begin, end in known for change in ((begin, 1), (max(begin, end), -1)))
+    return max(accumulate(change for _, change in changes), default=0)
+
+
+def time_to_distribute(calls: Sequence[CallStats]) -> float | None:
+    """Seconds from the first submit until as many workers had begun a call as calls ever ran at once; ``None`` if no
+    call was begun. Workers that only replaced others do not count in it.
     """
-    calls = list(calls)
     begun: dict[str, float] = {}
     for call in calls:
         if call.started is not None and call.started < begun.get(call.worker_id, call.started + 1):
             begun[call.worker_id] = call.started
-    return max(begun.values()) - min(call.submitted for call in calls) if begun else None
+    if not begun:
+        return None
+    needed = max(1, min(most_at_once(calls), len(begun)))
+    return sorted(begun.values())[needed - 1] - min(call.submitted for call in calls)

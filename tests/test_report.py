@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lithops_mini.durations import format_duration
+from lithops_mini.measures import most_at_once, time_to_distribute
 from lithops_mini.records import CallStats
 from lithops_mini.report import summary
 
@@ -159,3 +160,16 @@ def test_durations(seconds: float, text: str) -> None:
 def test_a_duration_says_the_time_to_three_figures(seconds: float) -> None:
     number, unit = format_duration(seconds).split(" ")
     assert float(number) * {"s": 1, "ms": 1e-3}[unit] == pytest.approx(seconds, rel=0.006)
+
+
+def test_the_time_to_distribute_leaves_out_workers_that_replaced_others() -> None:
+    def ran(worker: str, begin: float, end: float) -> CallStats:
+        return call(0, worker_id=worker, submitted=EPOCH, started=EPOCH + begin, ended=EPOCH + end)
+
+    first = [ran("a", 1, 3), ran("b", 2, 9), ran("a", 3, 9)]
+    assert most_at_once(first) == 2
+    assert time_to_distribute(first) == 2
+    assert time_to_distribute([*first, ran("c", 9.5, 12)]) == 2
+    assert time_to_distribute([*first, ran("c", 8, 12)]) == 8
+    assert time_to_distribute([ran("a", 1, 3), ran("a", 1, 3)]) == 1  # two at once in one worker
+    assert time_to_distribute([call(0, started=None, ended=None)]) is None

@@ -247,7 +247,7 @@ def _starts(report: Report) -> str:
     headings = ["stage", "workers", "cold starts", "way to a cold worker", "to a warm one", "to distribute"]
     return (
         "<p>The way to a worker is from when a message left until its function was entered, the median of the calls."
-        " To distribute: from submit until every worker that took part had begun its first call.</p>"
+        " To distribute: from submit until as many workers had begun a call as calls ever ran at once.</p>"
         + table([*headings, "bytes in", "bytes out"], rows, kind="numbers")
     )
 
