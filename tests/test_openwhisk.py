@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import threading
 import time
 from collections.abc import Iterator
@@ -25,7 +24,6 @@ from lithops_mini.testing.compute import ComputeContract
 from lithops_mini.testing.messages import Messages
 
 _times = iter(range(30, 300))
-LATE = "lithops_mini.compute.function.LATE"
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +35,7 @@ def openwhisk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulated]:
 
 
 class TestContract(ComputeContract):
-    many: ClassVar[int] = 20
+    many: ClassVar[int] = 12
 
     @pytest.fixture
     def executor_settings(self, openwhisk: Emulated, moto: Engine) -> dict[str, Any]:
@@ -176,20 +174,6 @@ def test_the_failure_of_a_followed_activation_is_told_too(openwhisk):
         executor.get_result(executor.submit(time.sleep, 0.3))
 
 
-def test_an_activation_without_a_record_is_lost_when_its_time_is_over(openwhisk, monkeypatch):
-    monkeypatch.setattr(LATE, 0.5)
-    with (
-        openwhisk.changed("limits", wait=0.1),
-        lm.openwhisk_executor(**local(openwhisk, max_time=2, retries=0)) as executor,
-    ):
-        executor.get_result(executor.submit(abs, -1))
-        with openwhisk.changed("faults", lose=1.0):
-            began = time.monotonic()
-            with pytest.raises(lm.errors.WorkerDied, match="no word came of an activation"):
-                executor.get_result(executor.submit(abs, -1))
-            assert 2 < time.monotonic() - began < 20
-
-
 def test_closing_ends_the_wait_for_a_record(openwhisk, messages):
     backend = OpenWhiskCompute(OpenWhiskOptions(**openwhisk.place, max_time=20))
     with openwhisk.changed("limits", wait=0.1), ThreadPoolExecutor(1) as pool:
@@ -214,30 +198,6 @@ def messages(tmp_path):
 
     config = lm.config.load(storage="localhost", storage_path=str(tmp_path / "s"))
     return Messages(config, LocalhostStorage(config.storage_options))
-
-
-def test_lost_containers_and_lost_activations_cost_no_result(openwhisk, monkeypatch):
-    monkeypatch.setattr(LATE, 0.5)
-    seed = random.randrange(1 << 30)
-    print(f"seed {seed}")
-    with (
-        openwhisk.changed("limits", wait=0.3),
-        openwhisk.changed("faults", crash=0.1, lose=0.05, seed=seed),
-        lm.openwhisk_executor(**local(openwhisk, max_time=2, retries=6)) as executor,
-    ):
-        assert executor.get_result(executor.map(lambda x: x * x, range(60), chunksize=3)) == [x * x for x in range(60)]
-    openwhisk.settle()
-
-
-def test_throttles_of_both_kinds_are_waited_out(openwhisk, caplog):
-    caplog.set_level("INFO", "lithops_mini")
-    with (
-        openwhisk.changed("faults", throttle_rate=0.1, throttle_concurrency=0.1),
-        lm.openwhisk_executor(**local(openwhisk)) as executor,
-    ):
-        assert executor.get_result(executor.map(abs, range(100), chunksize=2)) == list(range(100))
-    assert "invocationsPerMinute" in caplog.text
-    assert "concurrentInvocations" in caplog.text
 
 
 # ---------------------------------------------------------------- logs

@@ -12,8 +12,9 @@ from typing import Any
 
 import many_calls
 import pytest
+from engines import Engine
 from many_calls import CALLS, Counted, changes, square
-from openwhisk_emulator import Emulated, start_openwhisk
+from openwhisk_emulator import Emulated, start_openwhisk, stored
 
 import lithops_mini as lm
 from lithops_mini.compute import function
@@ -47,7 +48,8 @@ def faults(openwhisk: Emulated, seed: int) -> Iterator[Callable[..., None]]:
 @pytest.fixture
 def work(openwhisk: Emulated, tmp_path: Path) -> Callable[..., Counted]:
     def work(function: Callable[[int], tuple[int, bytes]], begin: Callable[[], object], **settings: Any) -> Counted:
-        place = {**openwhisk.openwhisk(), "storage": "localhost", "storage_path": str(tmp_path), "max_workers": 8}
+        here = {} if "storage" in settings else {"storage": "localhost", "storage_path": str(tmp_path)}
+        place = {**openwhisk.openwhisk(), **here, "max_workers": 8}
         return many_calls.work(openwhisk, function, begin, **{**place, **settings})
 
     return work
@@ -65,14 +67,6 @@ def test_five_activations_at_a_time(work: Callable[..., Counted], faults: Callab
     """... of a client that would have sixteen, and was told of a hundred."""
     counted = work(square(seconds=0.01), lambda: faults(concurrent=5), max_workers=16)
     assert 0 < counted.throttles < counted.invocations
-    assert counted.attempts == CALLS
-
-
-def test_five_activations_at_a_time_are_known_before(work: Callable[..., Counted], faults: Callable[..., None]) -> None:
-    faults(concurrent=5)
-    counted = work(square(), lambda: None, max_workers=16)
-    assert counted.throttles == 0
-    assert counted.invocations == MESSAGES
     assert counted.attempts == CALLS
 
 
@@ -120,6 +114,19 @@ def test_activations_that_never_run(
     counted = work(square(), lambda: faults(lose=0.05, wait=0.5), max_time=2)
     assert counted.attempts > CALLS
     assert counted.invocations > MESSAGES
+
+
+def test_events_among_all_of_it(
+    work: Callable[..., Counted], faults: Callable[..., None], moto: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Containers are killed, some with their reply stored; activations are lost, or refused for either reason."""
+    monkeypatch.setattr(function, "LATE", 0.5)
+    everything = {"crash": 0.05, "lose": 0.02, "throttle_rate": 0.03, "throttle_concurrency": 0.05}
+    given = {**stored(moto), "carrier": "event", "max_time": 3}
+    counted = work(square(large=20_000), lambda: faults(**everything), **given)
+    assert counted.errors > 0
+    assert counted.throttles > 0
+    assert counted.attempts > CALLS
 
 
 def test_a_minute_that_does_not_end(openwhisk: Emulated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
