@@ -13,7 +13,7 @@ _REPORT = re.compile(
     rb"REPORT RequestId: .*?\tBilled Duration: (\d+) ms\tMemory Size: (\d+) MB\tMax Memory Used: (\d+) MB"
     rb"(?:\tInit Duration: ([\d.]+) ms)?"
 )
-_END = 1200  # characters of a log that have the line, in base64
+_END = 800  # characters of a log that have the line, in base64
 
 
 def reported(log: str) -> Invocation | None:
