@@ -128,6 +128,19 @@ def test_what_lambda_writes_is_what_it_charges():
     assert aws_charges.reported("") is None
 
 
+def test_a_bill_says_what_was_not_told():
+    used = Usage({1769: 900}, 3, untold=1)
+    lost = call(1, attempt=2, status="died")
+    notes = costs.bill([Stage("map", [lost], used)], replace(LAMBDA, region="eu-central-1"), PRICES).notes
+    assert notes == (
+        "1 of 3 invocations did not tell their time: it is as the client saw it.",
+        "Requests to storage by workers that were lost are not known.",
+        "Requests to storage are not known, and not in it.",
+        "The jobs ran in eu-central-1: its own prices can be set as prices in the configuration.",
+        "Not in it: data kept and moved, logs, taxes; free tiers are not taken off.",
+    )
+
+
 # ---------------------------------------------------------------- memory
 
 
