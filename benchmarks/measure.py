@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import lithops_mini as lm
+from lithops_mini.study.machine import machine
 
 T = TypeVar("T")
 
@@ -99,23 +99,30 @@ def executor() -> Iterator[lm.FunctionExecutor]:
         shutil.rmtree(directory)
 
 
-def machine() -> str:
-    """The machine, as far as it matters to the figures."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 30)
-    cores = len(os.sched_getaffinity(0))
-    python = f"{platform.python_implementation()} {platform.python_version()}"
-    return f"{cores} cores, {memory:.0f} GiB, {platform.system()}, {python}"
-
-
 def table(rows: Sequence[Row]) -> str:
-    """The rows in Markdown, aligned."""
-    cells = [HEADINGS, *((r.what, r.ours, r.peer, r.ratio, r.target, r.verdict) for r in rows)]
+    """The rows in Markdown."""
+    return markdown(HEADINGS, [(r.what, r.ours, r.peer, r.ratio, r.target, r.verdict) for r in rows])
+
+
+def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, aligned."""
+    cells = [headings, *rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in cells
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
+
+
+def fill(page: Path, name: str, text: str) -> None:
+    """Put a text between the marks of this name in a page, and the machine it is of before it."""
+    begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
+    before, _, rest = page.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    if not after:
+        sys.exit(f"{page.name} has no place for {name}: give it the lines {begin} and {end}")
+    page.write_text(f"{before}{begin}\n\nOn {machine()}:\n\n{text}\n\n{end}{after}")
 
 
 def main(measure: Callable[[bool], Sequence[Row]]) -> None:

@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from measure import Row, machine, table
+from measure import Row, fill, table
+
+from lithops_mini.study.machine import machine
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
@@ -34,16 +36,6 @@ def measure(name: str, options: list[str]) -> list[Row]:
     return [Row(**row) for row in json.loads(done.stdout)]
 
 
-def write(name: str, rows: list[Row]) -> None:
-    """Put the table between the marks of this benchmark in the page."""
-    begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
-    before, _, rest = PAGE.read_text().partition(begin)
-    _, _, after = rest.partition(end)
-    if not after:
-        sys.exit(f"{PAGE.name} has no place for {name}: give it the lines {begin} and {end}")
-    PAGE.write_text(f"{before}{begin}\n\nOn {machine()}:\n\n{table(rows)}\n\n{end}{after}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="only these; default: all")
@@ -55,7 +47,7 @@ def main() -> None:
         found = measure(name, ["--quick"] if given.quick else [])
         rows += found
         if not given.quick:
-            write(name, found)
+            fill(PAGE, name, table(found))
     print(f"{machine()}\n\n{table(rows)}\n")
     missed = [row.what for row in rows if row.met is False]
     print(f"{sum(row.met is True for row in rows)} targets met, {len(missed)} missed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import click
 
 from lithops_mini.cli.options import Selection, config_options
 from lithops_mini.errors import ConfigError
+from lithops_mini.study.machine import processors
 
 if TYPE_CHECKING:
     from lithops_mini.study.grid import Place
@@ -42,13 +42,12 @@ class Numbers(click.ParamType[Any]):
 
 def default_workers() -> list[int]:
     """1, 2, 4 and so on, up to the processors of this machine."""
-    return [1 << power for power in range((os.cpu_count() or 1).bit_length())]
+    return [1 << power for power in range(processors().bit_length())]
 
 
 def default_gigabytes() -> list[float]:
     """As much as two processors read in ten minutes with all repeats; more for more of them, up to eight."""
-    processors = min(os.cpu_count() or 1, 8)
-    return [processors * share for share in (0.125, 0.25, 0.5)]
+    return [min(processors(), 8) * share for share in (0.125, 0.25, 0.5)]
 
 
 @click.group()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from lithops_mini.html.markup import table, text
 from lithops_mini.plots.files import data_url
 from lithops_mini.sizes import format_size
 from lithops_mini.study.grid import OTHER, Measurement, Run
+from lithops_mini.study.machine import machine
 from lithops_mini.study.pictures import metrics_of
 
 _HEADINGS = (
@@ -54,13 +53,6 @@ def facts(measured: Sequence[Measurement]) -> dict[str, str]:
         "data": f"up to {format_size(most.bytes_read)}, {most.lines:,} measurements, {most.averages:,} averages",
         "runs": f"{len(measured):,}, of which {checked:,} were compared with the truth and agree",
     }
-
-
-def machine() -> str:
-    """This machine, in a few words."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    system = f"{platform.system()}, {platform.python_implementation()} {platform.python_version()}"
-    return f"{os.cpu_count()} cores, {memory:.0f} GiB, {system}"
 
 
 def _row(each: Measurement) -> list[str]:
