@@ -25,8 +25,10 @@ class Local:
     """A running emulator of a cluster, and what executors on it take."""
 
     def __init__(self, profile: Path, storage: Engine) -> None:
+        self.profile = profile
         found = yaml.safe_load(profile.read_text())
         self.settings: dict[str, Any] = found["profiles"]["emulator"]["knative"]
+        del self.settings["shared_files"]  # as in a cluster
         self.ingress: str = self.settings["ingress"]
         self._storage = storage
 

@@ -7,15 +7,16 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
 import yaml
-from conftest import missing_engine
+from conftest import REPOSITORY, missing_engine
 from engines import EngineMissing
-from knative_emulator import GROUP, condition, host, install_kubectl, start_knative, status, wait_until
+from knative_emulator import GROUP, SERVER, condition, host, install_kubectl, start_knative, status, wait_until
 from kubernetes import client
 from kubernetes.client import ApiException
 
@@ -712,6 +713,24 @@ def test_a_probe_of_its_own(knative):
     assert knative.call(knative.make(container)).status == 200
 
 
+def test_a_pod_that_is_not_ready_gets_no_calls_until_it_is(knative, tmp_path):
+    answers = 'self.answer({"path": self.path}'
+    program = SERVER.replace(answers, f'{answers}, 503 if os.path.exists("{tmp_path}/no") else 200')
+    probe = {"httpGet": {"path": "/"}, "periodSeconds": 1, "failureThreshold": 1}
+    name = knative.make({"command": [sys.executable, "-c", program], "readinessProbe": probe})
+    (tmp_path / "no").touch()
+    wait_until(lambda: not ready(knative, name))
+    with ThreadPoolExecutor() as executor:
+        call = executor.submit(knative.call, name)
+        wait_until(lambda: knative.own("state")["waiting"])
+        (tmp_path / "no").unlink()
+        assert call.result().status == 200
+
+
+def ready(knative, name):
+    return all(each.ready for pod in knative.pods(name) for each in pod.status.container_statuses)
+
+
 @pytest.mark.parametrize(
     ("spec", "reason", "message"),
     [
@@ -1118,6 +1137,32 @@ def test_kubectl_applies(knative, kubectl, tmp_path):
     found = knative.await_ready("applied", generation=2)
     assert found["spec"]["template"]["spec"]["timeoutSeconds"] == 7
     kubectl("delete", "-f", str(file))
+
+
+def test_kubectl_applies_our_manifests(knative, kubectl, tmp_path):
+    """A namespace with who may make services in it, and in it a service by hand, which is a worker."""
+    manifests = REPOSITORY / "runtimes" / "knative"
+    text = (manifests / "service.yaml").read_text().replace("<64 hexadecimal digits>", "00" * 32)
+    (tmp_path / "service.yaml").write_text(text)
+    kubectl("apply", "-f", str(manifests / "access.yaml"))
+    document = yaml.safe_load(knative.kubeconfig.read_text())
+    made = client.AuthenticationV1TokenRequest(spec=client.V1TokenRequestSpec(audiences=[]))
+    place = "lithops-mini"
+    wait_until(lambda: knative.core.list_namespaced_service_account(place).items)
+    given = knative.core.create_namespaced_service_account_token(place, place, made)
+    document["users"][0]["user"] = {"token": given.status.token}
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(document))
+    own = ("--kubeconfig", str(tmp_path / "kubeconfig"), "--namespace", place)
+    assert kubectl(*own, "create", "-f", str(tmp_path / "service.yaml")).count("created") == 2
+    name = "lithops-mini-0123456789ab-2048"
+    kubectl(*own, "wait", f"ksvc/{name}", "--for=condition=Ready", "--timeout=60s")
+    answer = requests.get(knative.ingress, headers={"Host": f"{name}.{place}.localhost"}, timeout=60)
+    assert answer.json().keys() == {"python", "version"}
+    assert "cannot list resource" in kubectl(*own, "get", "ksvc", "-n", "default", fails=True)
+    deleted = kubectl("delete", "ksvc,secret", "-n", place, "-l", "app.kubernetes.io/managed-by=lithops-mini")
+    assert deleted.count(name) == 2
+    assert kubectl(*own, "get", "ksvc", "-o", "name") == ""
+    kubectl("delete", "--ignore-not-found", "-f", str(manifests / "access.yaml"))
 
 
 def test_kubectl_shows_logs(knative, kubectl):

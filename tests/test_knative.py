@@ -170,6 +170,13 @@ def test_a_service_and_what_is_in_it(local, own):
         assert executor.get_result(executor.submit(abs, -2)) == 2
 
 
+def test_the_profile_that_the_emulator_writes_is_enough(local):
+    """Results that do not fit into messages go through files, which pods see there."""
+    with lm.function_executor(config_file=str(local.profile), progress=False) as executor:
+        values = executor.get_result(executor.map(lambda size: b"x" * size, [6 << 20, 1]))
+    assert [len(each) for each in values] == [6 << 20, 1]
+
+
 def test_all_that_is_promised(own):
     verdicts = list(verify(**own))
     assert [(each.name, each.reason) for each in verdicts if each.outcome == "failed"] == []
