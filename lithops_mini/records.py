@@ -206,6 +206,7 @@ class CallStats:
     storage_puts: int = 0  # requests its workers sent to storage, in all attempts that had an outcome: see Requests
     storage_gets: int = 0
     storage_deletes: int = 0
+    data_read: int = 0  # bytes of objects, files and URLs that it read as its obj or url
 
     @property
     def function_time(self) -> float | None:

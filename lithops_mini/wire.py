@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from lithops_mini.errors import IntegrityError
 from lithops_mini.records import Requests
 
-VERSION = 2
+VERSION = 3
 INLINE, STORED = 0, 1
 STORED_ARGUMENTS, STORED_DEPENDENCIES = 1, 2
 SIGNATURE_SIZE = hashlib.sha256().digest_size
@@ -171,7 +171,7 @@ def iter_calls(calls: memoryview) -> Iterator[Call]:
         position = stop
 
 
-_OUTCOME = struct.Struct("<IHBBBddffQQQIIIIQ")
+_OUTCOME = struct.Struct("<IHBBBddffQQQQIIIIQ")
 
 
 class Outcome(NamedTuple):
@@ -189,6 +189,7 @@ class Outcome(NamedTuple):
     peak_memory: int  # bytes
     bytes_in: int
     bytes_out: int
+    data_read: int  # bytes of its partitions
     storage_puts: int  # requests sent to storage: see Requests
     storage_gets: int
     storage_deletes: int

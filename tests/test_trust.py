@@ -195,7 +195,7 @@ def test_changed_progress_is_not_believed_by_reducers(mark: Path, tmp_path: Path
             until(ready.exists, "progress changed")
         return number
 
-    outcome = wire.Outcome(1, 1, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0, 0, b"", pickle.dumps(Bomb(mark)))
+    outcome = wire.Outcome(1, 1, 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0, 0, 0, 0, b"", pickle.dumps(Bomb(mark)))
     planted = wire.encode_progress({}, [wire.encode_reply("me", wire.encode_outcome(outcome))])
     path = str(tmp_path / "storage")
     with (

@@ -37,6 +37,7 @@ outcomes = st.builds(
     peak_memory=u64,
     bytes_in=u64,
     bytes_out=u64,
+    data_read=u64,
     storage_puts=u32,
     storage_gets=u32,
     storage_deletes=u32,

@@ -51,6 +51,7 @@ def stats_of(settled: Settled) -> CallStats:
         peak_memory=outcome.peak_memory,
         bytes_in=outcome.bytes_in,
         bytes_out=outcome.bytes_out,
+        data_read=outcome.data_read,
         attempt=outcome.attempt,
         worker_id=worker_id,
         cold=bool(outcome.cold),

@@ -193,6 +193,7 @@ class Job:
             peak,
             bytes_in,
             size,
+            sum(item.bytes_read for item in opened),
             *self._requests.since(sent),
             log,
             data,

@@ -47,6 +47,12 @@ class DataObject:
         self._partition = partition
         self._storage = storage
         self._stream: io.BufferedIOBase | None = None
+        self._source: PartitionStream | None = None
+
+    @property
+    def bytes_read(self) -> int:
+        """How many bytes of the source have been read so far, compressed ones if it is compressed."""
+        return 0 if self._source is None else self._source.delivered
 
     @property
     def data_stream(self) -> io.BufferedIOBase:
@@ -58,9 +64,10 @@ class DataObject:
         """
         if self._stream is None:
             part = self._partition
-            raw: io.RawIOBase = PartitionStream(
+            self._source = PartitionStream(
                 _opener(part, self._storage), str(self), part.start, part.stop, part.size, part.delimiter
             )
+            raw: io.RawIOBase = self._source
             if part.compression:
                 from lithops_mini.worker.decompress import DecompressedStream
 

@@ -46,6 +46,7 @@ def empty_outcome(
         peak_memory=0,
         bytes_in=len(call.arguments),
         bytes_out=0,
+        data_read=0,
         storage_puts=0,
         storage_gets=0,
         storage_deletes=0,

@@ -29,11 +29,13 @@ class RawStream(io.RawIOBase):
     quarter of the time of iterating over lines.
     """
 
-    __slots__ = ("_failure", "closed")
+    __slots__ = ("_failure", "closed", "delivered")
     closed: bool
+    delivered: int  # bytes that were read from it
 
     def __init__(self) -> None:
         self.closed = False
+        self.delivered = 0
         self._failure: BaseException | None = None
 
     @abstractmethod
@@ -52,10 +54,12 @@ class RawStream(io.RawIOBase):
             kind = StorageUnavailable if isinstance(self._failure, StorageUnavailable) else StorageError
             raise kind(f"reading failed before: {self._failure}") from self._failure
         try:
-            return self.fill(memoryview(buffer).cast("B"))
+            count = self.fill(memoryview(buffer).cast("B"))
         except BaseException as error:
             self._failure = error
             raise
+        self.delivered += count
+        return count
 
     def readall(self) -> bytes:
         """Read to the end into one buffer, which may be most of the memory there is."""
