@@ -409,6 +409,9 @@ def test_the_role_of_the_docs_is_what_is_needed(local, own, tmp_path):
         use(own, kubeconfig)
         with no_pods(local), pytest.raises(ConfigError, match="exceeded quota"):
             lm.function_executor(**{**own, "kubeconfig": kubeconfig, "max_scale": 6, "start_timeout": 1})
+        with lm.function_executor(**{**own, "kubeconfig": kubeconfig, "carrier": "event"}) as executor:
+            executor.get_result(executor.submit(time.sleep, 1))
+            assert list(executor._compute.read_log("none", 0, time.time() - 60)) == []
     asked = {what for what, count in local.own("requests").items() if count}
     assert asked == {f"{verb} {each}" for rule in rules() for each in rule["resources"] for verb in rule["verbs"]}
 
