@@ -61,7 +61,7 @@ def test_a_worker_ends_at_once_when_it_is_told_to(worker: Any, busy: bool) -> No
     until(lambda: worker.exec_run(check).exit_code == 0, "the worker is well")
     began = time.monotonic()
     worker.stop(timeout=20)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     assert worker.wait()["StatusCode"] == 0
     connection.close()
     attached.close()

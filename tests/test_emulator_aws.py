@@ -194,7 +194,7 @@ def test_the_timeout(functions, tmp_path):
     pid = functions.invoke(name)["value"]["pid"]
     began = time.monotonic()
     answer = functions.invoke(name, {"do": "sleep", "seconds": 30}, LogType="Tail")
-    assert 1 <= time.monotonic() - began < 5
+    assert 1 <= time.monotonic() - began < 20
     request = answer["ResponseMetadata"]["RequestId"]
     assert answer["FunctionError"] == "Unhandled"
     assert answer["value"] == {

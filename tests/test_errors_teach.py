@@ -339,7 +339,7 @@ def test_ten_thousand_failures_are_told_shortly_and_soon(workers: lm.FunctionExe
     text = "".join(traceback.format_exception(caught.value))
     assert "10,000 of 10,000 calls failed." in text
     assert len(text) < 6000
-    assert elapsed < 10  # 5 s on an idle machine
+    assert elapsed < 40  # 5 s on an idle machine
 
 
 def test_a_program_that_fails_prints_a_page_at_most(tmp_path: Path) -> None:

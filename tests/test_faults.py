@@ -17,6 +17,7 @@ import pytest
 from attempts import Plan, alive, until
 
 import lithops_mini as lm
+from lithops_mini.compute import localhost
 from lithops_mini.errors import CallTimeout, OutOfMemory, RemoteError, SerializationError, WorkerDied
 from lithops_mini.executor import FunctionExecutor
 
@@ -566,11 +567,13 @@ def test_threads_and_children_left_running_end_with_the_worker(tmp_path: Path) -
         assert all(map(alive, processes))
         assert executor.submit(abs, -1).result(timeout=LIMIT) == 1
         began = time.monotonic()
-    assert time.monotonic() - began < 5
-    until(lambda: not any(map(alive, processes)), "all processes gone", 2)
+    assert time.monotonic() - began < 20
+    until(lambda: not any(map(alive, processes)), "all processes gone", LIMIT)
 
 
-def test_workers_that_do_not_end_by_themselves_end_together(tmp_path: Path) -> None:
+def test_workers_that_do_not_end_by_themselves_end_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(localhost, "_GRACE", 1.0)
+
     def leave_running(_: int) -> int:
         threading.Thread(target=attempts.sleep_long).start()
         plan(0)
@@ -582,7 +585,7 @@ def test_workers_that_do_not_end_by_themselves_end_together(tmp_path: Path) -> N
         processes = executor.get_result(executor.map(leave_running, range(10), chunksize=1), timeout=LIMIT)
         assert len(set(processes)) == 10
         began = time.monotonic()
-    assert time.monotonic() - began < 2.5  # one after the other is 3 s
+    assert time.monotonic() - began < 8  # one after the other is 10 s
     assert not any(map(alive, processes))
 
 
@@ -608,7 +611,7 @@ def test_a_call_may_spoil_its_process_for_later_ones_but_not_for_us(tmp_path: Pa
         assert own.submit(Plan(tmp_path / "plan", {}), 3).result(timeout=LIMIT) == 30
         assert own.submit(lambda: b"x" * (5 << 20)).result(timeout=LIMIT) == b"x" * (5 << 20)
         began = time.monotonic()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 # -- time

@@ -36,7 +36,7 @@ def executor(workers: FunctionExecutor) -> Iterator[FunctionExecutor]:
     yield workers
     began = time.monotonic()
     assert workers.get_result(workers.map(abs, range(20), chunksize=1), timeout=LIMIT) == list(range(20))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20  # what was stopped would sleep for a minute
 
 
 def write_pid_and_sleep(directory: Path, number: int = 0) -> None:
@@ -266,7 +266,7 @@ def test_shutdown_cancels_when_asked(tmp_path: Path) -> None:
     pid = running_pid(tmp_path)
     began = time.monotonic()
     executor.shutdown(cancel_futures=True)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert all(future.cancelled() for future in futures)
     assert not alive(pid)
 

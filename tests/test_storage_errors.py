@@ -193,7 +193,7 @@ def test_an_endpoint_without_tls(swift, make):
     with pytest.raises(StorageError, match="does not speak TLS: begin it with http:") as caught:
         at(make, swift, swift.url.replace("http:", "https:")).head_bucket("errors")
     one_sentence(caught.value)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15  # it stays so: nothing is repeated, which would take half a minute
 
 
 @BOTH
@@ -290,7 +290,7 @@ def test_a_certificate_of_ones_own(swift, make, certificate):
         with pytest.raises(StorageError, match="is not trusted: set ca_bundle") as caught:
             at(make, swift, url).head_bucket("errors")
         one_sentence(caught.value)
-        assert time.monotonic() - began < 5  # it stays so: nothing is repeated
+        assert time.monotonic() - began < 15  # it stays so: nothing is repeated
 
 
 @BOTH
