@@ -316,5 +316,5 @@ def medians(runs: Iterable[Measurement], what: str) -> dict[tuple[str, float, st
         by_workers.setdefault(run.workers, []).append(getattr(run, what))
     return {
         line: {workers: statistics.median(values) for workers, values in sorted(by_workers.items())}
-        for line, by_workers in sorted(found.items())
+        for line, by_workers in sorted(found.items(), key=lambda each: (*each[0][:2], each[0][2] != SAME))
     }
