@@ -25,7 +25,7 @@ def summary(
     executor_id: str = "",
     client_requests: Requests | None = None,
 ) -> str:
-    """Return the job summary: a column for each stage and one for all, at most 30 lines, without a final newline.
+    """Return the job summary: a column for each stage and one for all, at most 32 lines, without a final newline.
 
     ``stages`` are names with the stats of settled calls, in the order they ran; stages without calls are left out.
     Times of a call are those of the attempt that counted.
@@ -131,5 +131,6 @@ _ROWS: list[tuple[str, Callable[[Sequence[CallStats]], str]]] = [
     ("  system", lambda stats: format_duration(sum(call.cpu_system for call in stats))),
     ("memory, peak", lambda stats: format_size(max(call.peak_memory for call in stats))),
     ("bytes in", lambda stats: format_size(sum(call.bytes_in for call in stats))),
+    ("data read", lambda stats: format_size(sum(call.data_read for call in stats))),
     ("bytes out", lambda stats: format_size(sum(call.bytes_out for call in stats))),
 ]

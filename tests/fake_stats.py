@@ -77,6 +77,7 @@ def _call(
         cpu_system=seconds * 0.1,
         peak_memory=0 if started is None else 150_000_000 + number,
         bytes_in=2_000,
+        data_read=1_000_000 if seconds else 0,
         bytes_out=700 if status == "ok" else 0,
         attempt=attempt,
         worker_id=worker,

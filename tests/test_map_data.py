@@ -346,3 +346,24 @@ def test_an_object_that_changes_after_planning_fails_the_call(tmp_path: Path) ->
         (tmp_path / "gate").touch()
         with pytest.raises(lm.LithopsMiniError, match="changed after it was planned"):
             executor.get_result(futures)
+
+
+def test_calls_tell_how_much_of_their_data_they_have_read(executor: lm.FunctionExecutor) -> None:
+    packed = gzip.compress(os.urandom(9000))
+    executor.storage.put_object(OTHER, "read/packed.gz", packed)
+    executor.storage.put_object(OTHER, "read/lines", b"line\n" * 40_000)
+
+    def some(obj: Any) -> int:
+        return len(obj.data_stream.read(10) if obj.part == 1 else obj.data_stream.read())
+
+    futures = executor.map(some, f"{OTHER}/read/lines", obj_chunk_number=4)
+    sizes = executor.get_result(futures)
+    read = [future.stats.data_read for future in futures if future.stats is not None]
+    assert [read[n] for n in (0, 2, 3)] == [sizes[n] for n in (0, 2, 3)] == [50_000] * 3
+    assert 10 <= read[1] <= 50_000
+    (future,) = executor.map(some, f"{OTHER}/read/packed.gz")
+    assert future.result() == 9000
+    assert future.stats.data_read == len(packed)
+    unread = executor.map(lambda obj: obj.part, f"{OTHER}/read/lines", obj_chunk_number=1)
+    assert executor.get_result(unread) == [0]
+    assert unread[0].stats.data_read == 0

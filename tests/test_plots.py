@@ -201,7 +201,7 @@ def test_the_utilisation_adds_up_to_what_the_calls_used(calls: int) -> None:
     assert area(0, "") == pytest.approx(sum(call.cpu_user + call.cpu_system for call in stats), rel=1e-6)
     assert area(0, "calls running") == pytest.approx(sum(call.function_time or 0 for call in stats), rel=1e-6)
     assert area(1, "") == pytest.approx(sum(call.peak_memory * (call.function_time or 0) for call in stats), rel=1e-6)
-    assert area(2, "in") == pytest.approx(sum(call.bytes_in for call in stats), rel=1e-6)
+    assert area(2, "in") == pytest.approx(sum(call.bytes_in + call.data_read for call in stats), rel=1e-6)
     assert area(2, "out") == pytest.approx(sum(call.bytes_out for call in stats), rel=1e-6)
 
 

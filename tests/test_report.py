@@ -84,6 +84,7 @@ def test_every_number() -> None:
         "system": ["1.25 s"],
         "memory, peak": ["10 MiB"],
         "bytes in": ["10 KiB"],
+        "data read": ["0 B"],
         "bytes out": ["100 B"],
     }
 

@@ -123,7 +123,7 @@ def _tiles(report: Report) -> str:
     failed = sum(call.status not in ("ok", "cancelled") for call in calls)
     slow = sum(len(stragglers(stage.calls)) for stage in report.stages)
     distributed = time_to_distribute(calls)
-    moved = sum(call.bytes_in + call.bytes_out for call in calls)
+    moved = sum(call.bytes_in + call.data_read + call.bytes_out for call in calls)
     took = max(call.settled for call in calls) - min(call.submitted for call in calls) if calls else 0.0
     tiles = [
         ("calls", f"{len(calls):,}", ""),
@@ -241,6 +241,7 @@ def _starts(report: Report) -> str:
                 _median_way([call for call in begun if not call.cold]),
                 "-" if distributed is None else format_duration(distributed),
                 format_size(sum(call.bytes_in for call in stage.calls)),
+                format_size(sum(call.data_read for call in stage.calls)),
                 format_size(sum(call.bytes_out for call in stage.calls)),
             ]
         )
@@ -248,7 +249,7 @@ def _starts(report: Report) -> str:
     return (
         "<p>The way to a worker is from when a message left until its function was entered, the median of the calls."
         " To distribute: from submit until as many workers had begun a call as calls ever ran at once.</p>"
-        + table([*headings, "bytes in", "bytes out"], rows, kind="numbers")
+        + table([*headings, "bytes in", "data read", "bytes out"], rows, kind="numbers")
     )
 
 

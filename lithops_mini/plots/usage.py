@@ -38,8 +38,9 @@ def utilisation(stages: Stages) -> Figure:
     """Draw processors, memory and network that all calls together used, over time.
 
     Processors: the CPU time of each call, spread over its function's time, beside how many calls ran. Memory: the peak
-    of each worker whose function runs. Network: arguments on their way to workers, results on their way back; what
-    functions themselves read and write is not known. Arguments, time and errors as in ``timeline``.
+    of each worker whose function runs. Network: arguments on their way to workers and the data that functions read as
+    their ``obj``; results on their way back. What else they read and write is not known. Arguments, time and errors as
+    in ``timeline``.
     """
     panels = panels_of(stages)
     calls = [call for panel in panels for call in panel.calls]
@@ -59,12 +60,15 @@ def utilisation(stages: Stages) -> Figure:
     draw_level(memory, "", GREEN, held)
     write_title(memory, f"memory of running calls: at most {format_size(round(max(held[1])))}")
 
-    sent = level_over_time(origin, end, filter(None, map(_sent, calls)))
+    data = [(start, stop, float(call.data_read)) for call, start, stop in ran]
+    sent = level_over_time(origin, end, [*filter(None, map(_sent, calls)), *data])
     received = level_over_time(origin, end, [(stop, call.settled, float(call.bytes_out)) for call, _, stop in ran])
     draw_level(network, "in", SKY, sent)
     draw_level(network, "out", INK, received, fill=False)
-    total_in, total_out = (format_size(sum(getattr(call, f"bytes_{way}") for call in calls)) for way in ("in", "out"))
-    write_title(network, f"network per second: arguments in, {total_in} in all; results out, {total_out} in all")
+    total_in = format_size(sum(call.bytes_in + call.data_read for call in calls))
+    total_out = format_size(sum(call.bytes_out for call in calls))
+    told = f"network per second: arguments and data in, {total_in} in all; results out, {total_out} in all"
+    write_title(network, told)
 
     plain_axes(axes)
     for ax in axes:
