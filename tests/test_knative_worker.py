@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -249,6 +250,58 @@ def test_with_a_key_only_what_is_signed_runs_and_replies_are_signed(tmp_path, me
         _, _, body = container.post(long, **signed(long, **{knative.SECONDS: "60"}), **FRAMED)
         told = [bytes(wire.verify(KEY, knative.reply_name("n"), data)) for kind, data in parts_of(body) if data]
         assert [each.call for part in told for each in outcomes(part)] == [0, 1]
+
+
+# ---------------------------------------------------------------- replies that go into storage
+
+
+def test_an_event_goes_on_without_its_connection_and_its_reply_is_stored(tmp_path, messages):
+    storage, bucket = messages._storage, messages._config.job.storage_bucket
+    place = json.dumps(
+        {
+            "storage": "localhost",
+            "options": storage.worker_options(),
+            "bucket": bucket,
+            "key": "inbox/1",
+            "sent": time.time(),
+            "closed": "inbox/closed",
+        }
+    )
+
+    def wait(_: int) -> str:
+        (tmp_path / "runs").touch()
+        while not (tmp_path / "go").exists():
+            time.sleep(0.05)
+        return "done"
+
+    def asked(payload: bytes, place: str) -> dict[str, str]:
+        name = knative.request_name("n", "60", "", place)
+        signature = wire.sign(KEY, name, payload).hex()
+        return {knative.NONCE: "n", knative.SECONDS: "60", knative.PLACE: place, knative.SIGNATURE: signature}
+
+    payload = messages.payload(wait, [0])
+    with start(tmp_path, **{knative.KEY: KEY.hex()}) as container:
+        forged = asked(payload, place) | {knative.PLACE: place.replace("inbox/1", "inbox/2")}
+        assert container.post(payload, **forged)[0] == 403
+        with closing(container.connect()) as connection:
+            connection.request("POST", "/", payload, asked(payload, place))
+            answer = connection.getresponse()
+            kind, body = frames.read(answer.read1)
+            begun = json.loads(bytes(wire.verify(KEY, knative.reply_name("n"), body)))
+            assert (answer.status, kind, begun["pod"]) == (202, Kind.HELLO, "pod")
+            until((tmp_path / "runs").exists, "the call runs")
+            assert container.get()[0] == 200
+        until(lambda: container.get()[0] == 503, "it says that it takes nothing more")
+        status, _, body = container.post(payload, **asked(payload, place))
+        assert (status, json.loads(body)["reason"]) == (422, "unavailable")
+        (tmp_path / "go").touch()
+        until(lambda: container.get()[0] == 200, "it takes messages again")
+        told = json.loads(bytes(wire.verify(KEY, "inbox/1", storage.get(bucket, "inbox/1"))))
+        assert messages.values(b64decode(told["reply"])) == ["done"]
+        storage.put(bucket, "inbox/closed", b"")
+        late = place.replace(str(json.loads(place)["sent"]), "0")
+        status, _, body = container.post(payload, **asked(payload, late))
+        assert (status, json.loads(body)["reason"]) == (422, "cancelled")
 
 
 # ---------------------------------------------------------------- several at once, and the end
