@@ -79,6 +79,12 @@ class Connection(WSGIRequestHandler):
         environ["CONTENT_LENGTH"] = str(len(body))
         self._write(self.server.answer(Request(self.command, path, query, self.headers, body, environ, late)))
 
+    def finish(self) -> None:
+        try:
+            super().finish()
+        except ConnectionError:  # the client has gone, and what could not be sent is still in the buffer
+            self.rfile.close()
+
     def _read(self, environ: dict[str, Any]) -> bytes:
         length = int(self.headers.get("Content-Length") or 0)
         body: bytes = environ["wsgi.input"].read() if "wsgi.input_terminated" in environ else self.rfile.read(length)
