@@ -123,6 +123,7 @@ class Budget:
                     text += f", and {len(self._under_way):,} more were stopped when they had cost the rest"
                 else:
                     text += ", and another one could cost more than is left"
+                text += f" (prices of {self._prices.date})"
                 self._error = BudgetExceeded(text, limit=self.limit, spent=spent)
             return self._error
 
