@@ -42,6 +42,19 @@ class TestIbmCfContract(ComputeContract):
             yield {**openwhisk.ibm_cf(), **stored(moto), **more}
 
 
+def test_ibms_storage_is_reached_by_actions(openwhisk, moto):
+    """Its SDK is published without a wheel."""
+    keys = {"access_key_id": moto.access_key_id, "secret_access_key": moto.secret_access_key}
+    sections = {
+        "ibm": {"region": moto.region},
+        "ibm_cf": openwhisk.ibm,  # with the key of IAM, which is not the storage's
+        "ibm_cos": {"endpoint": moto.url, **keys},
+    }
+    config = {"backend": "ibm_cf", "storage": "ibm_cos", "storage_bucket": "jobs", "progress": False, **sections}
+    with lm.function_executor(config=config) as executor:
+        assert len(executor.get_result(executor.submit(bytes, 2 << 20))) == 2 << 20
+
+
 @pytest.fixture
 def given(openwhisk, moto):
     """Arguments of ``openwhisk_executor``."""

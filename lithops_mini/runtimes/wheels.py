@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from lithops_mini.runtimes.base import Tell
 # The oldest minor version of its C library that wheels of a machine are named by, and older names of some.
 _OLDEST = {"x86_64": 5, "i686": 5}
 _OLDEST_ELSEWHERE = 17
+_QUIET = ("--disable-pip-version-check", "--no-input", "--progress-bar", "off")
 _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 
 
@@ -55,8 +57,9 @@ def install(
 ) -> list[str]:
     """Install what a requirements file and ``packages`` ask for into ``directory``, which goes on the target's path.
 
-    Returns what was installed, with dependencies: ``["numpy==2.4.1", ...]``. ``ConfigError`` if a package, or its wheel
-    for the target, does not exist, or if pip fails for another reason.
+    ``packages`` that are published without a wheel are built here, if they are Python alone. Returns what was
+    installed, with dependencies: ``["numpy==2.4.1", ...]``. ``ConfigError`` if a package, or its wheel for the target,
+    does not exist, or if pip fails for another reason.
     """
     if not (requirements or packages):
         return []
@@ -65,8 +68,20 @@ def install(
     command = [*_pip(), "install", "--target", str(directory), "--no-user", "--no-compile", "--no-warn-script-location"]
     command += ["--only-binary", ":all:", "--implementation", "cp", "--python-version", target.python]
     command += [option for tag in target.platforms() for option in ("--platform", tag)]
-    command += ["--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
-    command += [*(["--requirement", requirements] if requirements else []), "--", *packages]
+    with tempfile.TemporaryDirectory(prefix="lithops-mini-wheels-") as built:
+        command += [*_QUIET, "--find-links", built, *(["--requirement", requirements] if requirements else [])]
+        left = set(packages)
+        while (log := _run([*command, "--", *packages], tell)) is not None:
+            lacks = _lacks(log)
+            if lacks not in left or not _build(lacks, built, tell):
+                raise ConfigError(_why(log, target))
+            left.remove(lacks)
+    _make_portable(directory / "bin")
+    return sorted(f"{each.name}=={each.version}" for each in distributions(path=[str(directory)]))
+
+
+def _run(command: Sequence[str], tell: Tell) -> list[str] | None:
+    """Run pip; return what it printed if it failed."""
     log = []
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
@@ -79,10 +94,13 @@ def install(
         except BaseException:
             pip.kill()
             raise
-    if pip.returncode != 0:
-        raise ConfigError(_why(log, target))
-    _make_portable(directory / "bin")
-    return sorted(f"{each.name}=={each.version}" for each in distributions(path=[str(directory)]))
+    return log if pip.returncode != 0 else None
+
+
+def _build(package: str, directory: str, tell: Tell) -> bool:
+    """Make a wheel of a package that is published without; whether it is one for every machine."""
+    failed = _run([*_pip(), "wheel", "--no-deps", "--wheel-dir", directory, *_QUIET, "--", package], tell)
+    return failed is None and bool(list(Path(directory).glob("*-none-any.whl")))
 
 
 def _pip() -> list[str]:
@@ -96,14 +114,19 @@ def _pip() -> list[str]:
 
 
 def _why(log: Sequence[str], target: Target) -> str:
+    if lacks := _lacks(log):
+        return (
+            f"there is no wheel of {lacks} for {target}; check its name and version, or, if it must be built, "
+            "install it in a Dockerfile of your own: -f Dockerfile"
+        )
     errors = [line.removeprefix("ERROR: ") for line in log if line.startswith("ERROR: ")]
-    for line in errors:
-        if match := re.match(r"No matching distribution found for (.+?)(?: \(from .*)?$", line):
-            return (
-                f"there is no wheel of {match[1]} for {target}; check its name and version, or, if it must be built, "
-                "install it in a Dockerfile of your own: -f Dockerfile"
-            )
     return f"pip could not install the packages: {'; '.join(errors or log[-5:])}"
+
+
+def _lacks(log: Sequence[str]) -> str:
+    """What pip has found no wheel of; empty if that is not why it failed."""
+    found = (re.match(r"ERROR: No matching distribution found for (.+?)(?: \(from .*)?$", line) for line in log)
+    return next((match[1] for match in found if match), "")
 
 
 def _make_portable(scripts: Path) -> None:
