@@ -62,7 +62,13 @@ def _workers(function: Callback) -> Callback:
 @_dst
 @config_options
 def flops(workers: list[int] | None, size: int, seconds: float, dst: Path, selection: Selection) -> None:
-    """Floating-point operations a second, against the number of workers."""
+    """Floating-point operations a second, against the number of workers.
+
+    \b
+    Examples:
+      lithops-mini bench flops --workers 1,2,4
+      lithops-mini bench flops -p prod --workers 1,16,256 --seconds 10
+    """
     from lithops_mini.study.bench import flops
 
     _show(flops(_settings(selection), workers or default_workers(), size=size, seconds=seconds), dst, "flops")
@@ -74,7 +80,13 @@ def flops(workers: list[int] | None, size: int, seconds: float, dst: Path, selec
 @_dst
 @config_options
 def storage(workers: list[int] | None, size: int, dst: Path, selection: Selection) -> None:
-    """Megabytes a second that workers write and read, each and together."""
+    """Megabytes a second that workers write and read, each and together.
+
+    \b
+    Examples:
+      lithops-mini bench storage --workers 1,2,4
+      lithops-mini bench storage -p prod --workers 1,16,256 --size 256
+    """
     from lithops_mini.study.bench import storage
 
     _show(storage(_settings(selection), workers or default_workers(), size=size * _MB), dst, "storage")
@@ -88,7 +100,13 @@ def storage(workers: list[int] | None, size: int, dst: Path, selection: Selectio
 @_dst
 @config_options
 def latency(cold: int, warm: int, dst: Path, selection: Selection) -> None:
-    """Seconds from submit to result, of cold and of warm workers."""
+    """Seconds from submit to result, of cold and of warm workers.
+
+    \b
+    Examples:
+      lithops-mini bench latency
+      lithops-mini bench latency -b docker --cold 10 --warm 200
+    """
     from lithops_mini.study.bench import latency
 
     _show(latency(_settings(selection), cold=cold, warm=warm), dst, "latency")
@@ -101,7 +119,13 @@ def latency(cold: int, warm: int, dst: Path, selection: Selection) -> None:
 @_dst
 @config_options
 def reuse(workers: int | None, rounds: int, calls: int | None, dst: Path, selection: Selection) -> None:
-    """How many calls run on workers that ran others before."""
+    """How many calls run on workers that ran others before.
+
+    \b
+    Examples:
+      lithops-mini bench reuse
+      lithops-mini bench reuse -p prod --workers 32 --rounds 10
+    """
     from lithops_mini.study.bench import reuse
 
     most = workers or max(default_workers())

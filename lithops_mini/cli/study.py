@@ -52,7 +52,12 @@ def default_gigabytes() -> list[float]:
 
 @click.group()
 def study() -> None:
-    """Make a published evaluation again, on any backend."""
+    """Make a published evaluation again, on any backend.
+
+    \b
+    Examples:
+      lithops-mini study openaq
+    """
 
 
 @study.command()
@@ -145,8 +150,8 @@ def openaq(
     Examples:
       lithops-mini study openaq
       lithops-mini study openaq --workers 1,2 --data 0.1,0.2 --repeat 1
-      lithops-mini study openaq -p prod --workers 8,16,32,64 --data 2.5,5,10 --dst lambda
-      lithops-mini study openaq --engine python --engine pandas -b docker
+      lithops-mini study openaq -p prod --workers 8,16,32,64 --data 2.5,5,10
+      lithops-mini study openaq -b docker --engine python --engine pandas
     """
     from lithops_mini.study.grid import OTHER, SAME, Grid, Place, Study
     from lithops_mini.study.page import write

@@ -69,8 +69,13 @@ def data_url(figure: Figure, kind: str) -> str:
     """The figure as an address that has all of it, for HTML. ``kind``: png or svg."""
     written = io.BytesIO()
     figure.savefig(written, format=kind)
+    return picture_url(written.getvalue(), kind)
+
+
+def picture_url(data: bytes, kind: str) -> str:
+    """The same of a picture that has been written."""
     media = "image/svg+xml" if kind == "svg" else f"image/{kind}"
-    return f"data:{media};base64,{base64.b64encode(written.getvalue()).decode()}"
+    return f"data:{media};base64,{base64.b64encode(data).decode()}"
 
 
 def _destination(dst: str | Path | None, name: str) -> tuple[Path, str]:

@@ -14,6 +14,7 @@ import cloudpickle
 
 import lithops_mini.study
 from lithops_mini.errors import NoSuchObject, StorageError
+from lithops_mini.progress import Counters, Progress
 from lithops_mini.records import STUDY_PREFIX
 from lithops_mini.study import analysis
 from lithops_mini.study.generator import SIZE, lines
@@ -130,14 +131,19 @@ def provide_truths(storage: Storage, data: DataSet, counts: Sequence[int]) -> No
     there = set(storage.list_keys(data.bucket, data.truth(0).rpartition("/")[0]))
     missing = sorted({count for count in counts if data.truth(count) not in there})
 
+    counters = Counters(total=max(missing, default=0))
+
     def files() -> Iterator[BinaryIO]:
-        for number in range(max(missing, default=0)):
+        for number in range(counters.total):
             with closing(storage.get_object(data.bucket, data.key(number), stream=True)) as file:
                 yield file
+            counters.done += 1
+            progress.update()
 
-    for count, table in zip(missing, analysis.truth(files(), missing), strict=True):
-        with storage.open(data.bucket, data.truth(count), "w") as file:
-            file.writelines(table)
+    with Progress(lambda: counters, label="truth") as progress:
+        for count, table in zip(missing, analysis.truth(files(), missing), strict=True):
+            with storage.open(data.bucket, data.truth(count), "w") as file:
+                file.writelines(table)
 
 
 def check(storage: Storage, data: DataSet, key: str, count: int) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lithops_mini.durations import format_duration
 from lithops_mini.errors import InputError, LithopsMiniError
 from lithops_mini.executor import FunctionExecutor, function_executor
 from lithops_mini.measures import time_to_distribute
@@ -74,7 +75,7 @@ class Measurement:
     storage_requests: int
     gb_seconds: float
     dollars: float
-    wrong: int  # averages that are not those of the truth; -1: not checked
+    checked: int  # 1: the result was compared with the truth, and is right; 0: it was not compared
 
     @property
     def point(self) -> Point:
@@ -173,8 +174,6 @@ class Study:
             run = self._run(point)
             self._keep(run)
             tell(f"{number} of {len(missing)}: {_told(run.measured)}")
-            if run.measured.wrong > 0:
-                raise LithopsMiniError(f"the averages of {point.name} are not those of the truth")
 
     def _identity(self) -> tuple[str, str, str]:
         from lithops_mini.config import load
@@ -198,7 +197,9 @@ class Study:
                     dataset.provide_truths(executor.storage, data, counts)
                 executor.clean()
             size = sum(file.size for file in files)
-            tell(f"{size / _GIGABYTE:.3g} GB in {len(files)} files, after {time.perf_counter() - began:.1f} s")
+            where = " in the other region" if region == OTHER else ""
+            took = format_duration(time.perf_counter() - began)
+            tell(f"{size / _GIGABYTE:.3g} GB in {counted(len(files), 'file')}{where}, after {took}")
 
     def _run(self, point: Point) -> Run:
         place = self._places[point.region]
@@ -218,9 +219,10 @@ class Study:
             )
             found = executor.get_result(futures)
             wall_time = time.time() - began
-            wrong = len(dataset.check(executor.storage, data, key, len(files))) if self._check else -1
+            if self._check and (wrong := dataset.check(executor.storage, data, key, len(files))):
+                raise LithopsMiniError(f"{data.bucket}/{key} is not the truth: {'; '.join(wrong)}")
             executor.storage.delete_object(data.bucket, key)
-            run = _measure(executor, point, data, found, wall_time, wrong)
+            run = _measure(executor, point, data, found, wall_time, checked=self._check)
             executor.clean()
         return run
 
@@ -248,7 +250,13 @@ class Study:
 
 
 def _measure(
-    executor: FunctionExecutor, point: Point, data: DataSet, found: Mapping[str, Any], wall_time: float, wrong: int
+    executor: FunctionExecutor,
+    point: Point,
+    data: DataSet,
+    found: Mapping[str, Any],
+    wall_time: float,
+    *,
+    checked: bool,
 ) -> Run:
     stages = executor.stats()
     mapped, reduced = (stats for _, stats in stages)
@@ -286,7 +294,7 @@ def _measure(
         storage_requests=sum(bill.requests),
         gb_seconds=bill.gb_seconds,
         dollars=bill.dollars,
-        wrong=wrong,
+        checked=int(checked),
     )
     return Run(measured, stages, found["samples"])
 
