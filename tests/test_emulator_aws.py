@@ -395,7 +395,7 @@ def test_the_rate_of_new_sandboxes(small):
 
 
 def test_limits_that_change(small, tmp_path):
-    limits = {"concurrency": 4, "scaling": 3, "idle": 0.2, "retry_wait": 100.0}
+    limits = {"concurrency": 4, "scaling": 3, "idle": 0.2, "retry_wait": 100.0, "s3_latency": 0.0, "s3_bandwidth": 0.0}
     assert small.aws.own("limits") == limits
     assert small.aws.own("limits", "PUT", concurrency=1) == limits | {"concurrency": 1}
     name = small.make()
