@@ -26,10 +26,11 @@ import lithops_mini as lm
 from lithops_mini.cli.app import app
 from lithops_mini.compute import knative_errors
 from lithops_mini.compute.base import Activation, ComputeBackend
-from lithops_mini.compute.knative import KnativeCompute, KnativeOptions
+from lithops_mini.compute.knative import KnativeCompute
+from lithops_mini.compute.knative_options import KnativeOptions
 from lithops_mini.errors import ConfigError, InputError, InvocationError, Reason
 from lithops_mini.executor import FunctionExecutor
-from lithops_mini.runtimes import cluster, knative_ready, knative_service
+from lithops_mini.runtimes import api_server, knative_ready, knative_service
 from lithops_mini.runtimes.cluster import Cluster
 from lithops_mini.runtimes.knative_image import ServiceImages
 from lithops_mini.runtimes.knative_service import About, Lent, Setup, Size
@@ -255,7 +256,7 @@ def test_a_pod_reaches_its_cluster_by_what_it_has(local, tmp_path, monkeypatch):
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(server.port))
     monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
     monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
-    monkeypatch.setattr(cluster, "_OWN_NAMESPACE", str(tmp_path / "namespace"))
+    monkeypatch.setattr(api_server, "_OWN_NAMESPACE", str(tmp_path / "namespace"))
     reached = Cluster()
     assert reached.namespace == "default"
     assert isinstance(reached.services(), list)

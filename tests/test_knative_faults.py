@@ -18,7 +18,8 @@ from knative_emulator import wait_until
 from many_calls import CALLS, changes, square
 
 import lithops_mini as lm
-from lithops_mini.compute.knative import KnativeCompute, KnativeOptions
+from lithops_mini.compute.knative import KnativeCompute
+from lithops_mini.compute.knative_options import KnativeOptions
 from lithops_mini.errors import WorkerDied
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from lithops_mini.compute.inbox import Awaited
 from lithops_mini.errors import ConfigError, InvocationError, Reason
 from lithops_mini.runtimes import knative_ready
-from lithops_mini.runtimes.cluster import Cluster, Object
+from lithops_mini.runtimes.api_server import Object
+from lithops_mini.runtimes.cluster import Cluster
 from lithops_mini.runtimes.knative_ready import End
 
 logger = logging.getLogger("lithops_mini.knative")

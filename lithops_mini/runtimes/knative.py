@@ -13,8 +13,9 @@ from itertools import groupby
 from lithops_mini.errors import ConfigError, InvocationError, Reason
 from lithops_mini.runtimes import knative_ready
 from lithops_mini.runtimes import knative_service as manifests
+from lithops_mini.runtimes.api_server import Object
 from lithops_mini.runtimes.base import Built, Runtime, Runtimes, Tell
-from lithops_mini.runtimes.cluster import Cluster, Object
+from lithops_mini.runtimes.cluster import Cluster
 from lithops_mini.runtimes.knative_image import Image, ServiceImages
 from lithops_mini.runtimes.knative_service import RUNTIME, Lent, Setup, Size
 from lithops_mini.runtimes.recipe import Recipe, pinned

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lithops_mini.errors import ConfigError
+from lithops_mini.runtimes.api_server import Object
 from lithops_mini.runtimes.base import Tell
-from lithops_mini.runtimes.cluster import Cluster, Object
+from lithops_mini.runtimes.cluster import Cluster
 
 # What containers wait for that seldom comes by itself, and the seconds for which it may come all the same.
 _STUCK = (

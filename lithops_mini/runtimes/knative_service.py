@@ -12,8 +12,9 @@ from functools import cached_property
 from typing import Any
 
 from lithops_mini.errors import ConfigError
+from lithops_mini.runtimes.api_server import Object
 from lithops_mini.runtimes.bundle import bundle
-from lithops_mini.runtimes.cluster import MANAGED, OWNER, Object
+from lithops_mini.runtimes.cluster import MANAGED, OWNER
 from lithops_mini.runtimes.recipe import Recipe
 from lithops_mini.version import __version__
 from lithops_mini.worker.knative import KEY
