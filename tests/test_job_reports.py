@@ -18,6 +18,7 @@ from attempts import until
 from click.testing import CliRunner, Result
 
 import lithops_mini as lm
+from lithops_mini import wire
 from lithops_mini.cli.app import app
 from lithops_mini.errors import InputError
 from lithops_mini.export import COLUMNS, write_file
@@ -111,6 +112,13 @@ def test_the_report_of_one_job(ran: Ran, tmp_path: Path, monkeypatch: pytest.Mon
     ran.command("jobs", "report", job_id, "-o", str(tmp_path / "one.html"))
     assert len(rows_of((tmp_path / "one.html").read_text(encoding="utf-8"))) == 30
     assert "no job" in ran.command("jobs", "report", "nothing", code=1).stderr
+
+
+def test_a_record_of_another_version_is_refused_in_words(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lithops_mini.wire.VERSION", wire.VERSION + 1)
+    for command in (["jobs", "export"], ["jobs", "report"], ["jobs", "show"], ["logs"]):
+        told = ran.command(*command, ran.futures[0].job_id, code=1).stderr
+        assert f"was recorded by lithops_mini {lm.__version__}, record version {wire.VERSION - 1}" in told
 
 
 def test_stats_as_csv_jsonl_and_data_frame(ran: Ran, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from functools import cache
 from typing import Any
 
 from lithops_mini import records, wire
-from lithops_mini.errors import InputError, IntegrityError, NoSuchObject, StorageError
+from lithops_mini.errors import InputError, IntegrityError, LithopsMiniError, NoSuchObject, StorageError
 from lithops_mini.job.job import Call, Job
 from lithops_mini.job.stage import Code
 from lithops_mini.storage.base import StorageBackend
@@ -378,11 +378,17 @@ def _read_header(storage: StorageBackend, bucket: str, key: str) -> dict[str, An
 
 
 def read_manifest(storage: StorageBackend, bucket: str, job_id: str, key: bytes) -> dict[str, Any]:
-    """Return the header of a job's manifest, after checking the signature of all of it."""
+    """Return the header of a job's manifest, after checking the signature of all of it.
+
+    ``LithopsMiniError`` if another version of the package has written it, whose outcomes look different.
+    """
     name = records.manifest_key(job_id)
     data = wire.verify(key, name, storage.get(bucket, name))
     (size,) = struct.unpack_from("<I", data)
     header: dict[str, Any] = json.loads(bytes(data[4 : 4 + size]))
+    if header["version"] != wire.VERSION:
+        written = f"lithops_mini {header['lithops_mini']}, record version {header['version']}"
+        raise LithopsMiniError(f"{job_id} was recorded by {written}: this one reads version {wire.VERSION}")
     return header
 
 
