@@ -66,3 +66,6 @@ def test_a_list_of_workers_is_checked() -> None:
         done = CliRunner().invoke(app, ["bench", "flops", "--workers", wrong])
         assert done.exit_code == 2
         assert "is not a list of whole numbers over 0" in done.output
+    done = CliRunner().invoke(app, ["bench", "flops", "--backend", "inline", "--workers", "1,2"])
+    assert done.exit_code == 1
+    assert "the backend inline has one worker, not 2" in done.output

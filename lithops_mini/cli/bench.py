@@ -49,7 +49,7 @@ def _workers(function: Callback) -> Callback:
         "--workers",
         type=Numbers(int),
         metavar="N,N,...",
-        help="How many at once. Default: powers of 2 up to your processors.",
+        help="How many at once. Default: powers of 2 up to twice your processors.",
     )(function)
 
 
@@ -113,7 +113,7 @@ def latency(cold: int, warm: int, dst: Path, selection: Selection) -> None:
 
 
 @bench.command()
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="At most. Default: your processors.")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="At most. Default: twice your processors.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, metavar="N", help="Of calls.")
 @click.option("--calls", type=click.IntRange(1), metavar="N", help="Of each round. Default: two for each worker.")
 @_dst

@@ -41,8 +41,8 @@ class Numbers(click.ParamType[Any]):
 
 
 def default_workers() -> list[int]:
-    """1, 2, 4 and so on, up to the processors of this machine."""
-    return [1 << power for power in range(processors().bit_length())]
+    """1, 2, 4 and so on, up to twice the processors of this machine."""
+    return [1 << power for power in range(processors().bit_length() + 1)]
 
 
 def default_gigabytes() -> list[float]:
@@ -65,7 +65,7 @@ def study() -> None:
     "--workers",
     type=Numbers(int),
     metavar="N,N,...",
-    help="How many workers. Default: powers of 2 up to your processors.",
+    help="How many workers. Default: powers of 2 up to twice your processors.",
 )
 @click.option(
     "--data", "gigabytes", type=Numbers(float), metavar="GB,GB,...", help="How much data. Default: by your processors."

@@ -18,6 +18,7 @@ from lithops_mini.executor import FunctionExecutor, function_executor
 from lithops_mini.measures import quantile
 from lithops_mini.plots.style import BLUE, GREEN, GREY, INK, ORANGE, PALE, plain_axes, titled_figure, write_title
 from lithops_mini.records import STUDY_PREFIX
+from lithops_mini.study.grid import with_workers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,7 +109,7 @@ def flops(settings: Mapping[str, Any], workers: Sequence[int], *, size: int = 10
     """
     rows: list[list[Cell]] = []
     means: set[str] = set()
-    with function_executor(**{**settings, "max_workers": max(workers)}) as executor:
+    with function_executor(**with_workers(settings, max(workers))) as executor:
         for number in workers:
             call = partial(_multiply, size=size, seconds=seconds)
             found = _at_once(executor, call, number, extra_env=_ONE_THREAD)
@@ -125,7 +126,7 @@ def storage(settings: Mapping[str, Any], workers: Sequence[int], *, size: int) -
     """Bytes a second that so many workers at once write to and read from storage, an object of ``size`` bytes each."""
     rows: list[list[Cell]] = []
     drawn: dict[str, list[list[Cell]]] = {"write": [], "read": []}
-    with function_executor(**{**settings, "max_workers": max(workers)}) as executor:
+    with function_executor(**with_workers(settings, max(workers))) as executor:
         prefix = f"{STUDY_PREFIX}bench/{os.urandom(6).hex()}/"
         try:
             for number in workers:
@@ -148,7 +149,7 @@ def latency(settings: Mapping[str, Any], *, cold: int = 5, warm: int = 50) -> Re
     """Seconds from submit to result of a call that does nothing: the first ones of executors, and later ones."""
     times: dict[str, list[float]] = {"cold": [], "warm": []}
     for number in range(cold):
-        with function_executor(**{**settings, "max_workers": 1}) as executor:
+        with function_executor(**with_workers(settings, 1)) as executor:
             for _ in range(1 + (warm if number == cold - 1 else 0)):
                 began = time.perf_counter()
                 future = executor.submit(_nothing, 0)
@@ -170,7 +171,7 @@ def reuse(settings: Mapping[str, Any], *, workers: int, rounds: int = 5, calls: 
     """Which workers ran calls of one round after the other: ``calls`` of each, which take so many seconds each."""
     rows: list[list[Cell]] = []
     known: set[str] = set()
-    with function_executor(**{**settings, "max_workers": workers}) as executor:
+    with function_executor(**with_workers(settings, workers)) as executor:
         for number in range(1, rounds + 1):
             futures = executor.map(_hold, range(calls), chunksize=1, extra_args={"seconds": seconds})
             executor.get_result(futures)

@@ -12,8 +12,9 @@ from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lithops_mini.config import load
 from lithops_mini.durations import format_duration
-from lithops_mini.errors import InputError, LithopsMiniError
+from lithops_mini.errors import ConfigError, InputError, LithopsMiniError
 from lithops_mini.executor import FunctionExecutor, function_executor
 from lithops_mini.measures import time_to_distribute
 from lithops_mini.plots.style import counted
@@ -158,8 +159,8 @@ class Study:
         config = {region: place.settings for region, place in self._places.items()}
         points = list(grid.points(other_region=OTHER in config))
         here = self._identity()
-        before = [each for each in self.measured() if (each.backend, each.storage, each.data) == here]
-        if len(before) < len(self.measured()):
+        before = self.measured()
+        if any((each.backend, each.storage, each.data) != here for each in before if each.region == SAME):
             raise InputError(f"{self._directory} has measurements of other backends or data: give another directory")
         if again:
             before = [each for each in before if each.point not in points]
@@ -176,9 +177,7 @@ class Study:
             tell(f"{number} of {len(missing)}: {_told(run.measured)}")
 
     def _identity(self) -> tuple[str, str, str]:
-        from lithops_mini.config import load
-
-        config = load(**_without_progress(self._places[SAME].settings))
+        config = load(**self._places[SAME].settings)
         return config.backend, config.storage, f"{self._seed}-{self._stations}"
 
     def _data(self, executor: FunctionExecutor) -> DataSet:
@@ -203,7 +202,7 @@ class Study:
 
     def _run(self, point: Point) -> Run:
         place = self._places[point.region]
-        with function_executor(**{**place.settings, "max_workers": point.workers}) as executor, place.meanwhile():
+        with function_executor(**with_workers(place.settings, point.workers)) as executor, place.meanwhile():
             data = self._data(executor)
             files = self._files[point.region][: data.count(point.gigabytes * _GIGABYTE)]
             key = f"{data.prefix}results/{point.name}.tsv"
@@ -312,8 +311,14 @@ def _told(run: Measurement) -> str:
     )
 
 
-def _without_progress(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name != "progress"}
+def with_workers(settings: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """The arguments of ``function_executor``, and that there are to be so many workers at most."""
+    config = load(**settings)
+    if hasattr(config.compute_options, "max_workers"):
+        return {**settings, "max_workers": number}
+    if number > 1:
+        raise ConfigError(f"the backend {config.backend} has one worker, not {number:,}: use --workers 1")
+    return dict(settings)
 
 
 def medians(runs: Iterable[Measurement], what: str) -> dict[tuple[str, float, str], dict[int, float]]:
