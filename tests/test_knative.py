@@ -419,6 +419,13 @@ def test_the_role_of_the_docs_is_what_is_needed(local, own, tmp_path):
 
 def test_a_right_that_is_missing_is_named(local, own, tmp_path):
     less = [{**rule, "verbs": [each for each in rule["verbs"] if each != "create"]} for rule in rules()]
+    no_logs = [each for each in rules() if each["resources"] != ["pods/log"]]
+    with account(local, tmp_path, no_logs) as kubeconfig, lm.function_executor(**own) as executor:
+        executor.get_result(executor.submit(abs, -1))
+        (pod, *_) = next(iter(local.cluster().all_pods()))[1]
+        with pytest.raises(ConfigError, match=r"cannot get resource .*pods/log"):
+            Cluster(kubeconfig).log(pod)
+        assert local.cluster().log(pod, previous=True) == local.cluster().log("nobody") == []
     missing = pytest.raises(ConfigError, match=r"cannot create resource .*secrets.*docs/backends/knative.md")
     with account(local, tmp_path, less) as kubeconfig, missing:
         use(own, kubeconfig)
