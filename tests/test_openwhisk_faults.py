@@ -116,13 +116,14 @@ def test_activations_that_never_run(
     assert counted.invocations > MESSAGES
 
 
+@pytest.mark.timeout(300)
 def test_events_among_all_of_it(
     work: Callable[..., Counted], faults: Callable[..., None], moto: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Containers are killed, some with their reply stored; activations are lost, or refused for either reason."""
     monkeypatch.setattr(function, "LATE", 0.5)
-    everything = {"crash": 0.05, "lose": 0.02, "throttle_rate": 0.03, "throttle_concurrency": 0.05}
-    given = {**stored(moto), "carrier": "event", "max_time": 3}
+    everything = {"crash": 0.04, "lose": 0.02, "throttle_rate": 0.02, "throttle_concurrency": 0.03}
+    given = {**stored(moto), "carrier": "event", "max_time": 3, "max_workers": 4}
     counted = work(square(large=20_000), lambda: faults(**everything), **given)
     assert counted.errors > 0
     assert counted.throttles > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,6 +28,21 @@ def control(request: Request, actions: Actions) -> Response:
         return json_response(200, action(json.loads(request.body or b"{}")))
     except (ConfigError, ValueError) as error:
         return json_response(400, {"error": str(error)})
+
+
+def usual(
+    faults: Callable[[Any], Any], limits: Callable[[Any], Any], state: Callable[[], Any], requests: Counter[str]
+) -> dict[tuple[str, str], Callable[[Any], Any]]:
+    """What every emulator tells and takes. ``faults`` and ``limits`` change some of them, and return all."""
+    return {
+        ("GET", "faults"): lambda _: faults({}),
+        ("PUT", "faults"): faults,
+        ("GET", "limits"): lambda _: limits({}),
+        ("PUT", "limits"): limits,
+        ("GET", "state"): lambda _: state(),
+        ("GET", "requests"): lambda _: dict(sorted(requests.items())),
+        ("DELETE", "requests"): lambda _: requests.clear(),
+    }
 
 
 def allow_many_files() -> None:

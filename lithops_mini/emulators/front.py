@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import Message
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
+
+from lithops_mini.errors import ConfigError
 
 _BACKLOG = 1024  # connections that wait to be accepted
 
@@ -134,6 +138,19 @@ class Front(ThreadedWSGIServer):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+AnyFront = TypeVar("AnyFront", bound=Front)
+
+
+def serve(port: int, make: Callable[[], AnyFront]) -> AnyFront:
+    """Make a front that listens on ``port``, and let it serve from now on. ``ConfigError`` for a port that is taken."""
+    try:
+        front = make()
+    except OSError as error:
+        raise ConfigError(f"port {port} cannot be used: {os.strerror(error.errno or 0)}; choose another") from error
+    threading.Thread(target=front.serve_forever, name="front", daemon=True).start()
+    return front
 
 
 def _nothing(_environ: Any, _start: Any) -> list[bytes]:

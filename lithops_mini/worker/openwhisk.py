@@ -44,7 +44,7 @@ class Worker:
     def __call__(self, params: dict[str, Any]) -> dict[str, Any]:
         """Run the message of an activation, as long as ``__OW_DEADLINE`` permits: milliseconds since the epoch."""
         ends = int(os.environ["__OW_DEADLINE"]) / 1000
-        if self._worker is None:  # what is bound comes with the first activation
+        if self._worker is None:  # what is bound comes with the first activation, and is for calls as for replies
             os.environ.update(params.get("environment", {}))
             self._worker = FunctionWorker(f"{WORKER_PREFIX}{os.urandom(6).hex()}", MAX_MESSAGE)
         payload, place = b64decode(params["payload"]), params.get("place", {})

@@ -7,8 +7,7 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from lithops_mini.emulators.aws.faults import Dice
@@ -17,12 +16,11 @@ from lithops_mini.emulators.aws.run import Run
 from lithops_mini.emulators.aws.runtime_api import Outcome
 from lithops_mini.emulators.aws.sandbox import Sandbox
 from lithops_mini.emulators.aws.settings import Limits
+from lithops_mini.emulators.pool import Pool
 from lithops_mini.emulators.settings import change
 
 INIT_LIMIT = 10.0  # seconds in which a runtime must be ready
 _WINDOW = 10.0  # seconds in which so many sandboxes may be made for a function as `Limits.scaling` says
-_ENDING = 8  # sandboxes that are ended at a time, in the end
-_LOOK = 1.0  # seconds between looks for sandboxes that nobody needs
 
 MakeSandbox = Callable[[Function], Sandbox]
 
@@ -53,30 +51,19 @@ class Totals:
     billed_ms: int = 0
 
 
-@dataclass
-class _Pool:
-    """Sandboxes of one function."""
-
-    idle: list[Sandbox] = field(default_factory=list)
-    made: deque[float] = field(default_factory=deque)  # when, in the last seconds
-
-
 class DataPlane:
     """Runs functions. ``close`` ends every sandbox."""
 
     def __init__(self, make: MakeSandbox, dice: Dice, limits: Limits) -> None:
-        self._make = make
         self._dice = dice
         self.limits = limits
-        self._lock = threading.Condition()  # notified when a sandbox has been made
-        self._making = 0
-        self._pools: dict[Function, _Pool] = {}
+        self._lock = threading.Lock()
+        self._pool: Pool[Function, Function, Sandbox] = Pool(
+            make, exists, lambda: self.limits.idle, lambda: Throttled("CallerRateLimitExceeded")
+        )
+        self._made: dict[Function, deque[float]] = {}  # when sandboxes were made, in the last seconds
         self._busy: Counter[tuple[str, str]] = Counter()  # by region and name
-        self._sandboxes: set[Sandbox] = set()
         self.totals = Totals()
-        self._closed = threading.Event()
-        self._remover = threading.Thread(target=self._remove_unused, name="idle-sandboxes", daemon=True)
-        self._remover.start()
 
     def invoke(self, function: Function, event: bytes, request_id: str | None = None) -> Reply:
         """Run the function with an event. ``Throttled`` if that must not be now."""
@@ -98,16 +85,10 @@ class DataPlane:
     def state(self) -> dict[str, int]:
         """How many invocations run, and sandboxes are there."""
         with self._lock:
-            return {"running": self._busy.total(), "sandboxes": len(self._sandboxes), **vars(self.totals)}
+            return {"running": self._busy.total(), "sandboxes": len(self._pool), **vars(self.totals)}
 
     def close(self) -> None:
-        self._closed.set()
-        self._remover.join()
-        with self._lock:
-            self._lock.wait_for(lambda: not self._making)
-            sandboxes = list(self._sandboxes)
-        with ThreadPoolExecutor(_ENDING) as pool:
-            list(pool.map(self._remove, sandboxes))
+        self._pool.close()
 
     def _acquire(self, function: Function) -> Sandbox | None:
         """Count the invocation, and take a warm sandbox if there is one."""
@@ -132,20 +113,14 @@ class DataPlane:
             )
             if others >= self.limits.concurrency - sum(reservations.values()):
                 raise Throttled("ConcurrentInvocationLimitExceeded")
-        pool = self._pools.setdefault(function, _Pool())
-        sandbox = None
-        while pool.idle and sandbox is None:
-            sandbox = pool.idle.pop()
-            if sandbox.end is not None:  # it has died in its sleep
-                self._remove_later(sandbox)
-                sandbox = None
+        sandbox = self._pool.take(function)
         if sandbox is None:
-            now = time.monotonic()
-            while pool.made and pool.made[0] <= now - _WINDOW:
-                pool.made.popleft()
-            if len(pool.made) >= self.limits.scaling:
+            now, made = time.monotonic(), self._made.setdefault(function, deque())
+            while made and made[0] <= now - _WINDOW:
+                made.popleft()
+            if len(made) >= self.limits.scaling:
                 raise Throttled("FunctionInvocationRateLimitExceeded")
-            pool.made.append(now)
+            made.append(now)
         self._busy[key] += 1
         return sandbox
 
@@ -168,20 +143,22 @@ class DataPlane:
             self.totals.billed_ms += run.billed
         log = sandbox.log.tail()
         if outcome is not None and outcome.kind in ("response", "error"):
-            self._release(sandbox)
+            self._pool.give(function, sandbox)
         else:
-            self._remove(sandbox)
+            self._pool.remove(sandbox)
         return Reply(request_id, payload, failure is not None, log, function.version)
 
     def _start(self, function: Function) -> tuple[Sandbox, Outcome | None]:
         """A sandbox whose runtime is ready, or in which it cannot become ready, with what it said then."""
-        self._closed.wait(self._dice.faults.cold_start)
+        self._pool.closed.wait(self._dice.faults.cold_start)
         limit = INIT_LIMIT
         while True:
-            sandbox = self._add(function)
+            with self._lock:
+                self.totals.cold_starts += 1
+            sandbox = self._pool.make(function)
             outcome = sandbox.next(limit)
             if outcome is None and limit == INIT_LIMIT:  # once more, within the time of the function
-                self._remove(sandbox)
+                self._pool.remove(sandbox)
                 limit = float(function.timeout)
                 continue
             if outcome is None:
@@ -190,49 +167,3 @@ class DataPlane:
                 return sandbox, outcome
             sandbox.ready()
             return sandbox, None
-
-    def _add(self, function: Function) -> Sandbox:
-        with self._lock:
-            if self._closed.is_set():
-                raise Throttled("CallerRateLimitExceeded")
-            self._making += 1
-            self.totals.cold_starts += 1
-        sandbox = None
-        try:
-            sandbox = self._make(function)
-            return sandbox
-        finally:
-            with self._lock:
-                self._making -= 1
-                if sandbox is not None:
-                    self._sandboxes.add(sandbox)
-                self._lock.notify_all()
-
-    def _release(self, sandbox: Sandbox) -> None:
-        sandbox.last_used = time.monotonic()
-        with self._lock:
-            self._pools.setdefault(sandbox.function, _Pool()).idle.append(sandbox)
-
-    def _remove(self, sandbox: Sandbox) -> None:
-        sandbox.kill()
-        with self._lock:
-            self._sandboxes.discard(sandbox)
-
-    def _remove_later(self, sandbox: Sandbox) -> None:
-        threading.Thread(target=self._remove, args=(sandbox,), name="remove-sandbox").start()
-
-    def _remove_unused(self) -> None:
-        """Remove sandboxes that have not been used for long, or whose function has gone or changed."""
-        while not self._closed.wait(_LOOK):
-            oldest = time.monotonic() - self.limits.idle
-            with self._lock:
-                gone = [function for function in self._pools if not exists(function)]
-                removed = []
-                for function, pool in self._pools.items():
-                    unused = [each for each in pool.idle if function in gone or each.last_used < oldest]
-                    pool.idle = [each for each in pool.idle if each not in unused]
-                    removed += unused
-                for function in gone:
-                    del self._pools[function]
-            for sandbox in removed:
-                self._remove(sandbox)

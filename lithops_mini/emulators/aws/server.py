@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import Counter
@@ -35,8 +34,8 @@ from lithops_mini.emulators.aws.lambda_data_plane import DataPlane
 from lithops_mini.emulators.aws.registry import LAMBDA, Registry
 from lithops_mini.emulators.aws.sandboxes import Sandboxes
 from lithops_mini.emulators.aws.settings import Faults, Limits
-from lithops_mini.emulators.control import OWN, Actions, allow_many_files, control
-from lithops_mini.emulators.front import Front, Request, Response
+from lithops_mini.emulators.control import OWN, allow_many_files, control, usual
+from lithops_mini.emulators.front import Front, Request, Response, serve
 from lithops_mini.errors import ConfigError
 from lithops_mini.runtimes.base import Tell
 
@@ -83,14 +82,11 @@ class Emulator:
         self._queue.serve_services()
         rules.install(self._queue.put)
         try:
-            self._front = Front(given.port, self._answer, connection=MotoConnection)
-        except OSError as error:
+            self._front = serve(given.port, lambda: Front(given.port, self._answer, connection=MotoConnection))
+        except ConfigError:
             self._end()
-            raise ConfigError(
-                f"port {given.port} cannot be used: {os.strerror(error.errno or 0)}; choose another"
-            ) from error
+            raise
         self.url = self._front.url
-        threading.Thread(target=self._front.serve_forever, name="front", daemon=True).start()
 
     @property
     def not_enforced(self) -> tuple[str, ...]:
@@ -182,16 +178,8 @@ class Emulator:
         return permissions.permits(permissions.role_policies(function.role), "s3:PutObject", resource, {})
 
     def _own(self, request: Request) -> Response:
-        actions: Actions = {
-            ("GET", "faults"): lambda _: self._dice.change({}),
-            ("PUT", "faults"): self._dice.change,
-            ("GET", "limits"): lambda _: self._plane.limit({}),
-            ("PUT", "limits"): self._plane.limit,
-            ("GET", "state"): lambda _: {**self._plane.state(), "events": self._queue.pending()},
-            ("GET", "requests"): lambda _: dict(sorted(self._requests.items())),
-            ("DELETE", "requests"): lambda _: self._requests.clear(),
-        }
-        return control(request, actions)
+        state = lambda: {**self._plane.state(), "events": self._queue.pending()}  # noqa: E731
+        return control(request, usual(self._dice.change, self._plane.limit, state, self._requests))
 
 
 def _service(name: Any) -> Flask:

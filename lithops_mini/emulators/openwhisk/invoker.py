@@ -23,8 +23,8 @@ from lithops_mini.emulators.openwhisk.activations import (
 from lithops_mini.emulators.openwhisk.entities import Action
 from lithops_mini.emulators.openwhisk.faults import Dice
 from lithops_mini.emulators.openwhisk.identities import Identity
-from lithops_mini.emulators.openwhisk.pool import Pool
 from lithops_mini.emulators.openwhisk.sandbox import Broken, NoSandbox, Sandbox, TookTooLong
+from lithops_mini.emulators.pool import Pool
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,11 @@ class Invoker:
     """``record``: called with each activation, before it is done. ``ended``: called with what has ended or is lost."""
 
     def __init__(
-        self, pool: Pool, dice: Dice, record: Callable[[Activation], None], ended: Callable[[Invocation], None]
+        self,
+        pool: Pool[int, Action, Sandbox],
+        dice: Dice,
+        record: Callable[[Activation], None],
+        ended: Callable[[Invocation], None],
     ) -> None:
         self._pool = pool
         self._dice = dice
@@ -90,13 +94,13 @@ class Invoker:
         """The log of an activation; its sandbox waits for the next one, or is ended."""
         if outcome.code <= APPLICATION_ERROR:
             logs = sandbox.output.collect()
-            self._pool.give(sandbox)
+            self._pool.give(sandbox.action.revision, sandbox)
             return logs
         self._pool.remove(sandbox)
         return sandbox.output.collect_rest()
 
     def _activate(self, invocation: Invocation) -> tuple[Activation, Sandbox | None]:
-        sandbox = self._pool.take(invocation.action)
+        sandbox = self._pool.take(invocation.action.revision)
         if sandbox is not None:
             return self._run_in(sandbox, invocation, _Times(invocation), None), sandbox
         self._count(cold_starts=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import string
 import threading
@@ -11,23 +10,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from lithops_mini.emulators.control import OWN, Actions, allow_many_files, control
-from lithops_mini.emulators.front import Front, Request, Response, json_response
+from lithops_mini.emulators.control import OWN, allow_many_files, control, usual
+from lithops_mini.emulators.front import Front, Request, Response, json_response, serve
 from lithops_mini.emulators.openwhisk import actions, refusals
 from lithops_mini.emulators.openwhisk.activations import Activation, Activations
 from lithops_mini.emulators.openwhisk.asked import Asked
 from lithops_mini.emulators.openwhisk.descriptions import API, describe, namespace_limits
+from lithops_mini.emulators.openwhisk.entities import Action
 from lithops_mini.emulators.openwhisk.faults import Dice
 from lithops_mini.emulators.openwhisk.identities import Identities, Identity
 from lithops_mini.emulators.openwhisk.invoker import Invocation, Invoker
 from lithops_mini.emulators.openwhisk.packages import Packages
-from lithops_mini.emulators.openwhisk.pool import Pool
 from lithops_mini.emulators.openwhisk.records import Records
 from lithops_mini.emulators.openwhisk.refusals import Refused
+from lithops_mini.emulators.openwhisk.sandbox import NoSandbox, Sandbox
 from lithops_mini.emulators.openwhisk.sandboxes import Sandboxes
 from lithops_mini.emulators.openwhisk.settings import REQUEST_LIMIT, Faults, Limits
 from lithops_mini.emulators.openwhisk.store import Store
 from lithops_mini.emulators.openwhisk.throttles import Throttles
+from lithops_mini.emulators.pool import Pool
 from lithops_mini.emulators.settings import change
 from lithops_mini.errors import ConfigError
 from lithops_mini.runtimes.base import Tell
@@ -65,8 +66,12 @@ class Emulator:
         self._store = Store()
         self._activations = Activations()
         self._throttles = Throttles(self._dice)
-        make = lambda action: self._sandboxes.make(action, self.url)  # noqa: E731
-        self._pool = Pool(make, self._store.has, lambda: self._limits.idle)
+        self._pool: Pool[int, Action, Sandbox] = Pool(
+            lambda action: self._sandboxes.make(action, self.url),
+            self._store.has,
+            lambda: self._limits.idle,
+            lambda: NoSandbox("Failed to provision resources to run the action.", developer=False),
+        )
         self._invoker = Invoker(self._pool, self._dice, self._record, self._release)
         made = actions.Actions(self._store, self._invoker, self._throttles, self._sandboxes, lambda: self._limits)
         self._collections: dict[str, Callable[[Asked], Response]] = {
@@ -76,14 +81,12 @@ class Emulator:
             "limits": lambda asked: namespace_limits(asked, self._limits),
         }
         try:
-            self._front = Front(given.port, self._answer, patience=lambda: self._limits.patience)
-        except OSError as error:
+            patience = lambda: self._limits.patience  # noqa: E731
+            self._front = serve(given.port, lambda: Front(given.port, self._answer, patience=patience))
+        except ConfigError:
             self._end()
-            raise ConfigError(
-                f"port {given.port} cannot be used: {os.strerror(error.errno or 0)}; choose another"
-            ) from error
+            raise
         self.url: str = self._front.url
-        threading.Thread(target=self._front.serve_forever, name="front", daemon=True).start()
 
     @property
     def not_enforced(self) -> tuple[str, ...]:
@@ -180,13 +183,4 @@ class Emulator:
         }
 
     def _own(self, request: Request) -> Response:
-        own: Actions = {
-            ("GET", "faults"): lambda _: self._dice.change({}),
-            ("PUT", "faults"): self._dice.change,
-            ("GET", "limits"): lambda _: self._limit({}),
-            ("PUT", "limits"): self._limit,
-            ("GET", "state"): lambda _: self._state(),
-            ("GET", "requests"): lambda _: dict(sorted(self._requests.items())),
-            ("DELETE", "requests"): lambda _: self._requests.clear(),
-        }
-        return control(request, own)
+        return control(request, usual(self._dice.change, self._limit, self._state, self._requests))

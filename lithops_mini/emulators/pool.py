@@ -4,41 +4,60 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
-
-from lithops_mini.emulators.openwhisk.entities import Action
-from lithops_mini.emulators.openwhisk.sandbox import NoSandbox, Sandbox
+from typing import Generic, Protocol, TypeVar
 
 _ENDING = 8  # sandboxes that are ended at a time, in the end
 _LOOK = 1.0  # seconds between looks for sandboxes that nobody needs
 
 
-class Pool:
-    """Sandboxes by the revision of their action. ``close`` ends every one.
+class Kept(Protocol):
+    """A sandbox, as a pool sees it."""
 
-    ``there``: whether the action of a revision is there, unchanged; ``idle``: seconds that a sandbox may wait.
-    """
+    last_used: float  # monotonic
+    ended: threading.Event
+
+    def kill(self) -> None:
+        """End it and remove what belongs to it; also twice."""
+
+
+Sandbox = TypeVar("Sandbox", bound=Kept)
+Code = TypeVar("Code")
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Pool(Generic[Key, Code, Sandbox]):
+    """Sandboxes by a key of the code that they run. ``close`` ends every one."""
 
     def __init__(
-        self, make: Callable[[Action], Sandbox], there: Callable[[int], bool], idle: Callable[[], float]
+        self,
+        make: Callable[[Code], Sandbox],
+        there: Callable[[Key], bool],
+        idle: Callable[[], float],
+        refusal: Callable[[], Exception],
     ) -> None:
+        """``there``: whether the code of a key is there, unchanged; ``idle``: seconds that a sandbox may wait.
+
+        ``refusal``: makes what is raised when a sandbox is asked for after the end.
+        """
         self._make = make
         self._there = there
         self._idle = idle
+        self._refusal = refusal
         self._lock = threading.Condition()  # notified when a sandbox has been made
         self._making = 0
-        self._waiting: dict[int, list[Sandbox]] = {}
+        self._waiting: dict[Key, list[Sandbox]] = {}
         self._sandboxes: set[Sandbox] = set()
         self.closed = threading.Event()
         self._remover = threading.Thread(target=self._remove_unused, name="idle-sandboxes", daemon=True)
         self._remover.start()
 
-    def take(self, action: Action) -> Sandbox | None:
-        """One that has run the action before, if there is any."""
+    def take(self, key: Key) -> Sandbox | None:
+        """One that has run the code before, if there is any."""
         while True:
             with self._lock:
-                waiting = self._waiting.get(action.revision)
+                waiting = self._waiting.get(key)
                 if not waiting:
                     return None
                 sandbox = waiting.pop()
@@ -46,15 +65,15 @@ class Pool:
                 return sandbox
             self.remove(sandbox)  # it has died in its sleep
 
-    def make(self, action: Action) -> Sandbox:
-        """A new one. ``NoSandbox`` if there can be none."""
+    def make(self, code: Code) -> Sandbox:
+        """A new one. Raises what making it does."""
         with self._lock:
             if self.closed.is_set():
-                raise NoSandbox("Failed to provision resources to run the action.", developer=False)
+                raise self._refusal()
             self._making += 1
         sandbox = None
         try:
-            sandbox = self._make(action)
+            sandbox = self._make(code)
             return sandbox
         finally:
             with self._lock:
@@ -63,11 +82,11 @@ class Pool:
                     self._sandboxes.add(sandbox)
                 self._lock.notify_all()
 
-    def give(self, sandbox: Sandbox) -> None:
+    def give(self, key: Key, sandbox: Sandbox) -> None:
         """It may be used again."""
         sandbox.last_used = time.monotonic()
         with self._lock:
-            self._waiting.setdefault(sandbox.action.revision, []).append(sandbox)
+            self._waiting.setdefault(key, []).append(sandbox)
 
     def remove(self, sandbox: Sandbox) -> None:
         sandbox.kill()
@@ -91,11 +110,11 @@ class Pool:
             oldest = time.monotonic() - self._idle()
             unused = []
             with self._lock:
-                for revision, waiting in list(self._waiting.items()):
-                    gone = [each for each in waiting if each.last_used < oldest or not self._there(revision)]
-                    self._waiting[revision] = [each for each in waiting if each not in gone]
-                    if not self._waiting[revision]:
-                        del self._waiting[revision]
+                for key, waiting in list(self._waiting.items()):
+                    gone = [each for each in waiting if each.last_used < oldest or not self._there(key)]
+                    self._waiting[key] = [each for each in waiting if each not in gone]
+                    if not self._waiting[key]:
+                        del self._waiting[key]
                     unused += gone
             for sandbox in unused:
                 self.remove(sandbox)
