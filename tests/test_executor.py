@@ -674,7 +674,7 @@ def test_summary_stats_and_pictures(tmp_path: Path) -> None:
         assert "localhost" in summary
         assert executor.executor_id in summary
         paths = executor.plot(tmp_path / "picture")
-    assert len(paths) == 2
+    assert len(paths) == 5
     for path in paths:
         assert Path(path).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
         assert Path(path).is_relative_to(tmp_path)
