@@ -26,7 +26,7 @@ ENGINES = ("python", "pandas")
 
 _BUFFER = 1 << 18  # bytes that are read at a time
 _ROWS = 10_000  # of a table of pandas
-_SAMPLES = 200  # that are kept of one call
+_SAMPLES = 100  # that are kept of one call
 
 Sums = dict[str, dict[str, tuple[int, float]]]
 """By station and pollutant, with a tab between them, and by day: how many values, and their sum."""

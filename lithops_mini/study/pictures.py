@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, SKY, INK)
+_COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, SKY, INK, GREY)
 _MARKERS = {"python": "o", "pandas": "s"}
 _HEIGHT = 4.2  # inches of one panel
 _LOW = 2.0  # of one of several
