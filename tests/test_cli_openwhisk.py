@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
-from engines import Engine
-from openwhisk_emulator import KIND, Emulated, start_openwhisk, stored
+from openwhisk_emulator import KIND, Emulated, start_openwhisk
 
 from lithops_mini.cli.app import app
 from lithops_mini.cli.profile_file import read_note, read_profile
@@ -56,12 +55,15 @@ def requests(output):
     return [line.partition(" {")[0] for line in output.splitlines() if line.startswith(("PUT", "DELETE", "create"))]
 
 
-def test_setup_says_what_it_makes_and_teardown_removes_it(openwhisk: Emulated, moto: Engine, file: Path) -> None:
-    storage = {name: value for name, value in stored(moto).items() if name not in ("storage", "storage_bucket")}
-    mine = {"aws_s3": storage, "timeout": 60, "openwhisk": {"max_workers": 2, "requirements": None}}
+def test_setup_says_what_it_makes_and_teardown_removes_it(openwhisk: Emulated, file: Path) -> None:
+    mine = {
+        "localhost": {"storage_path": str(file.parent / "storage")},
+        "timeout": 60,
+        "openwhisk": {"max_workers": 2, "requirements": None},
+    }
     file.write_text(f"{FILE}  openwhisk: {json.dumps(mine)}\n")
     before = yaml.safe_load(file.read_text())
-    more = (*given(openwhisk), "--storage", "aws_s3", "--bucket", "made-by-setup", "--yes")
+    more = (*given(openwhisk), "--storage", "localhost", "--bucket", "made-by-setup", "--yes")
 
     dry = run("setup", *more, "--dry-run")
     made = requests(dry)

@@ -359,6 +359,8 @@ class OpenWhiskCompute(ComputeBackend):
         if record is None or record["response"].get("success"):  # who stores its reply has none in its record
             text = f"no word came of an activation of the action {action} within {time.monotonic() - began:.0f} s"
             raise InvocationError(text, reason=Reason.DIED, retryable=True)
+        if (stored := awaited.find()) is not None:  # it was lost with its work done
+            return dict(json.loads(stored))
         raise openwhisk_errors.failed(record, action)
 
     def _record(self, activation: str, until: float) -> dict[str, Any] | None:
