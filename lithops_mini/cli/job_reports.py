@@ -68,7 +68,7 @@ def export(chosen: tuple[str, ...], form: str | None, output: Path | None, selec
     Examples:
       lithops-mini jobs export 3f9c1a2b4d5e-M000 > calls.csv
       lithops-mini jobs export 3f9c1a2b4d5e -o calls.jsonl
-      lithops-mini jobs export 3f9c --format jsonl | jq 'select(.status != "ok").call_id'
+      lithops-mini jobs export 3f9c --format jsonl | jq .function_time
     """
     from lithops_mini import export as tables
 
