@@ -36,6 +36,7 @@ def openwhisk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulated]:
 
 class TestContract(ComputeContract):
     many: ClassVar[int] = 12
+    left_running: ClassVar[float] = 3.0
 
     @pytest.fixture
     def executor_settings(self, openwhisk: Emulated, moto: Engine) -> dict[str, Any]:

@@ -33,6 +33,7 @@ class TestIbmCfContract(ComputeContract):
     """By events, with tokens that are good for a few seconds, and the id of a namespace."""
 
     many: ClassVar[int] = 6
+    left_running: ClassVar[float] = 3.0
 
     @pytest.fixture
     def executor_settings(self, openwhisk: Emulated, moto: Engine) -> Iterator[dict[str, Any]]:
