@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import threading
@@ -37,6 +38,7 @@ def change(local: Local) -> Iterator[Callable[..., None]]:
     print(f"seed {seed}")
     with changes(local, seed) as change:
         yield change
+    gc.collect()  # here, where the warning of a socket is known
 
 
 class Counting:
@@ -66,6 +68,8 @@ def zero(local: Local, change: Callable[..., None]) -> None:
     change(idle=5)
 
 
+# ssl.SSLSocket of Python 3.11 does not close itself if its peer has gone before the handshake, as API servers do here.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("carrier", ["reply", "event"])
 def test_five_hundred_calls(local: Local, change: Callable[..., None], carrier: str) -> None:
