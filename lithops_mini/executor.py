@@ -7,12 +7,11 @@ import contextlib
 import itertools
 import json
 import logging
-import math
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -25,11 +24,12 @@ from lithops_mini.compute.inbox import Inbox
 from lithops_mini.costs import Bill, Prices
 from lithops_mini.errors import InputError, LithopsMiniError, WaitTimeout
 from lithops_mini.job import manifest, memory, plan
-from lithops_mini.job.budget import Budget
 from lithops_mini.job.dispatch import Dispatcher
 from lithops_mini.job.future import ResponseFuture
-from lithops_mini.job.job import Inputs, Job, Policy
+from lithops_mini.job.job import Inputs, Job
 from lithops_mini.job.keys import job_key
+from lithops_mini.job.options import CallOptions, check_amount
+from lithops_mini.job.options import read as read_options
 from lithops_mini.job.plan import Cut, ExtraArgs, PlannedCall
 from lithops_mini.job.stage import Code, MapResults, Stage, name_of
 from lithops_mini.records import CallStats, Platform
@@ -56,19 +56,6 @@ _UNREAD = 1000
 
 # Those nobody has shut down, also when nobody holds them any more: their calls go on, and their workers must end.
 _open_executors: set[FunctionExecutor] = set()
-
-
-@dataclass(frozen=True)
-class CallOptions:
-    """How the calls of one job are run: the arguments ``map``, ``map_reduce`` and ``call_async`` share."""
-
-    extra_env: Mapping[str, str]
-    runtime_memory: int | Literal["auto"] | None
-    timeout: float | None
-    include_modules: tuple[str, ...]
-    exclude_modules: tuple[str, ...]
-    policy: Policy
-    budget: Budget | None
 
 
 class FunctionExecutor:
@@ -242,7 +229,7 @@ class FunctionExecutor:
             retries,
             retry_exceptions,
             chunksize,
-            budget,
+            budget=budget,
         )
         cut = Cut(obj_chunk_size, obj_chunk_number, obj_newline, obj_decompress, obj_pack_size)
         inputs = plan.items(map_function, iterdata, extra_args)
@@ -300,7 +287,7 @@ class FunctionExecutor:
         common = (timeout, include_modules, exclude_modules, retries, retry_exceptions)
         map_memory = runtime_memory if map_runtime_memory is None else map_runtime_memory
         reduce_memory = runtime_memory if reduce_runtime_memory is None else reduce_runtime_memory
-        map_options = self._options(extra_env, map_memory, *common, chunksize, budget)
+        map_options = self._options(extra_env, map_memory, *common, chunksize, budget=budget)
         reduce_options = replace(self._options(extra_env, reduce_memory, *common), budget=map_options.budget)
         inputs = plan.items(map_function, iterdata, extra_args)
         calls, filled = plan.plan(map_function, inputs, cut, self._surroundings)
@@ -612,56 +599,15 @@ class FunctionExecutor:
 
     # -- from arguments to a job
 
-    def _options(
-        self,
-        extra_env: Mapping[str, str] | None = None,
-        runtime_memory: int | Literal["auto"] | None = None,
-        timeout: float | None = None,
-        include_modules: Iterable[str] = (),
-        exclude_modules: Iterable[str] = (),
-        retries: int | None = None,
-        retry_exceptions: bool | type[BaseException] | tuple[type[BaseException], ...] | None = None,
-        chunksize: int | None = None,
-        budget: float | None = None,
-    ) -> CallOptions:
+    def _options(self, *given: Any, budget: float | None = None, **more: Any) -> CallOptions:
+        """``options.read``, with the ``budget`` in dollars."""
         job = self.config.job
-        chosen = job.runtime_memory if runtime_memory is None else runtime_memory
-        if isinstance(include_modules, str) or isinstance(exclude_modules, str):
-            raise InputError("include_modules and exclude_modules are lists of module names, not one text")
-        for name, value, least in (
-            ("runtime_memory", None if runtime_memory == "auto" else runtime_memory, 64),
-            ("retries", retries, 0),
-            ("chunksize", chunksize, 1),
-        ):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise InputError(f"{name} is {value!r}: give a whole number of at least {least}")
-        for name, amount, unit in (("timeout", timeout, "seconds"), ("budget", budget, "dollars")):
-            numeric = isinstance(amount, int | float) and not isinstance(amount, bool)
-            if amount is not None and not (numeric and 0 < amount < math.inf):
-                raise InputError(f"{name} is {amount!r}: give a number of {unit} over 0")
-        budget = job.budget if budget is None else budget
-        timeout = job.timeout if timeout is None else timeout
-        if timeout is not None and (most := self._compute.max_time) is not None and timeout > most:
-            setting = f"{self.config.backend}.max_time"
-            raise InputError(f"timeout is {timeout:g} s, and a call may run for {most:g} s: raise {setting}")
-        if isinstance(retry_exceptions, type):
-            retry_exceptions = (retry_exceptions,)
-        _check_exceptions(retry_exceptions)
-        return CallOptions(
-            extra_env={**job.extra_env, **_environment(extra_env or {})},
-            runtime_memory=chosen,
-            timeout=timeout,
-            include_modules=(*job.include_modules, *include_modules),
-            exclude_modules=(*job.exclude_modules, *exclude_modules),
-            policy=Policy(
-                retries=job.retries if retries is None else retries,
-                retry_exceptions=job.retry_exceptions if retry_exceptions is None else retry_exceptions,
-                chunksize=chunksize,
-                on_oom="double" if chosen == "auto" else job.on_oom,
-                show_inputs=job.show_inputs,
-            ),
-            budget=None if budget is None else self._dispatcher.budget(budget, self._platform, self._prices),
-        )
+        options = read_options(job, self.config.backend, self._compute.max_time, *given, **more)
+        check_amount("budget", budget, "dollars")
+        limit = job.budget if budget is None else budget
+        if limit is None:
+            return options
+        return replace(options, budget=self._dispatcher.budget(limit, self._platform, self._prices))
 
     def _remember(self, futures: FutureList) -> FutureList:
         with self._lock:
@@ -818,27 +764,6 @@ class FunctionExecutor:
 
 def _title(job: Job) -> str:
     return f"{job.name} ({job.id.rpartition('-')[2]})"
-
-
-def _check_exceptions(wanted: object) -> None:
-    classes = wanted if isinstance(wanted, tuple) else ()
-    if not (isinstance(wanted, bool | tuple | None) and all(map(_is_exception, classes))):
-        raise InputError(f"retry_exceptions is {wanted!r}: give True, False, an exception class or a tuple of them")
-
-
-def _is_exception(value: object) -> bool:
-    return isinstance(value, type) and issubclass(value, BaseException)
-
-
-def _environment(given: object) -> dict[str, str]:
-    """The environment variables as text, or ``InputError`` if an environment cannot hold them."""
-    if not isinstance(given, Mapping):
-        raise InputError(f"extra_env is {given!r}: give a dict of names and values")
-    texts = {str(name): str(value) for name, value in given.items()}
-    for name, value in texts.items():
-        if not name or "=" in name or "\0" in name + value:
-            raise InputError(f"extra_env: {name!r} cannot be set: no name is empty or has '=', nothing has a NUL")
-    return texts
 
 
 def function_executor(
