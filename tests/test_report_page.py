@@ -73,6 +73,18 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[page.Report, Path]:
         return told, Path(page.write(told, tmp_path_factory.mktemp("large") / "report.html"))
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[page.Report, Path]:
+    """A report of some hundred calls, with all its pictures."""
+    told = report(300, 20)
+    return told, Path(page.write(told, tmp_path_factory.mktemp("small") / "report.html"))
+
+
+@pytest.fixture
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "KINDS", {})
+
+
 def table(document: str) -> tuple[list[Row], str]:
     """The rows of the table of calls, and which of all they are."""
     body = document[document.index('<table id="table">') :]
@@ -143,9 +155,8 @@ def test_text_of_jobs_is_text_and_the_page_needs_nothing_else(large: tuple[page.
 
 @pytest.mark.usefixtures("chromium")
 @pytest.mark.parametrize("dark", [False, True])
-def test_how_it_looks(dark: bool, tmp_path: Path) -> None:
-    path = Path(page.write(report(12, 4), tmp_path / "report"))
-    browser.screenshot(path, tmp_path / "look.png", width=1200, height=2600, dark=dark)
+def test_how_it_looks(dark: bool, small: tuple[page.Report, Path], tmp_path: Path) -> None:
+    browser.screenshot(small[1], tmp_path / "look.png", width=1200, height=2600, dark=dark)
     look = imread(tmp_path / "look.png")[..., :3]
     assert look.shape[:2] == (2600, 1200)
     ground = look[5, 5].mean()
@@ -157,9 +168,9 @@ def test_how_it_looks(dark: bool, tmp_path: Path) -> None:
     assert blue > 0.002
 
 
-def test_every_part_is_told() -> None:
-    told = report(300, 20)
-    html = page.render(told)
+def test_every_part_is_told(small: tuple[page.Report, Path]) -> None:
+    told, path = small
+    html = path.read_text(encoding="utf-8")
     for title in ("Summary", "Pictures", "Failures", "Stragglers", "Cold starts and distribution", "Retries", "Calls"):
         assert f"<h2>{title}</h2>" in html
     assert f"<h2>{text('Section ' + EVIL)}</h2>" in html
@@ -170,6 +181,7 @@ def test_every_part_is_told() -> None:
     assert text(f"exit code 3 {EVIL}") in html
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_stragglers_and_what_they_cost() -> None:
     plain = next(call for call in job(20, 4)[0][1] if call.status == "ok")
     calls = [
@@ -181,6 +193,7 @@ def test_stragglers_and_what_they_cost() -> None:
     assert "map: 1 of 11 calls ran for more than 4 s. The stage ended 6 s later than without them." in page.render(told)
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_a_bill_is_a_section() -> None:
     stats = job(10, 4)[0][1]
     bill = costs.bill(
