@@ -141,7 +141,8 @@ def test_what_ends_after_the_shutdown_is_recorded() -> None:
         future = executor.submit(abs, -1)
         assert future.result(timeout=20) == 1
     assert future.job is not None
-    executor._recorder.begin(future.job, lambda: b"late")  # as a thread does that was submitting, or cancelling, meanwhile
+    # As a thread does that was submitting, or cancelling, meanwhile.
+    executor._recorder.begin(future.job, lambda: b"late")
     flush = threading.Thread(target=executor._recorder.flush, daemon=True)
     flush.start()
     flush.join(20)
