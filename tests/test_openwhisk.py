@@ -179,7 +179,7 @@ def test_closing_ends_the_wait_for_a_record(openwhisk, messages):
     backend = OpenWhiskCompute(OpenWhiskOptions(**openwhisk.place, max_time=20))
     with openwhisk.changed("limits", wait=0.1), ThreadPoolExecutor(1) as pool:
         backend.deploy(WorkerNeeds())
-        sent = pool.submit(backend.invoke, messages.payload(time.sleep, [5]), Activation())
+        sent = pool.submit(backend.invoke, messages.payload(time.sleep, [2.5]), Activation())
         while not openwhisk.own("state")["running"]:
             assert not sent.done()
             threading.Event().wait(0.01)

@@ -135,8 +135,7 @@ def test_a_minute_that_does_not_end(openwhisk: Emulated, tmp_path: Path, monkeyp
     place: dict[str, Any] = {**openwhisk.openwhisk(), "storage": "localhost", "storage_path": str(tmp_path)}
     monkeypatch.setattr(settle, "_POSTPONEMENTS", 2)
     with lm.function_executor(config={}, **place, max_workers=4, progress=False) as ex:
-        with openwhisk.changed("limits", per_minute=1):
-            openwhisk.invoke(openwhisk.make())
+        with openwhisk.changed("faults", throttle_rate=1.0):  # whatever the clock says
             before = openwhisk.own("state")["throttles"]
             future = ex.submit(abs, -1)
             with pytest.raises(InvocationError, match="invocationsPerMinute") as caught:
