@@ -212,6 +212,7 @@ def test_a_pod_that_has_to_go_finishes_its_event(local: Local, settings: dict[st
         local.cluster()._core.delete_namespaced_pod(file.read_text(), "default")
         assert executor.get_result(future) == file.read_text()
         assert future.stats.attempt == 1
+    assert "lithops_mini-pods" not in {each.name for each in threading.enumerate()}
 
 
 def test_what_calls_printed_is_in_the_logs_of_pods(local: Local, settings: dict[str, Any], tmp_path: Path) -> None:

@@ -127,7 +127,6 @@ class KnativeCompute(ComputeBackend):
             logger.warning(text, left, self._options.max_time)
         self._posts.end()
         self._pods.close()
-        self._cluster.close()
         if self._inbox is not None:
             self._inbox.close()
 

@@ -74,9 +74,14 @@ class PodWatch:
                 self._messages.remove(message)
 
     def close(self) -> None:
+        """Watch no more, nor ask the cluster for anything. May be called again."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()
+            thread, self._thread = self._thread, None
+        self._cluster.close()
+        if thread is not None:
+            thread.join()
 
     def _watch_forever(self) -> None:
         while True:

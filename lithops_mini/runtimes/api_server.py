@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,6 +56,7 @@ class ApiServer:
         self._closing = threading.Event()
         self._loading = threading.Lock()
         self._loaded = 0
+        self._read: list[Any] = []  # answers that are being read as they come
         self._load(0)
 
     @property
@@ -68,6 +71,11 @@ class ApiServer:
     def close(self) -> None:
         """Wait for nothing any more."""
         self._closing.set()
+        with self._loading:
+            for answer in self._read:
+                with suppress(OSError, AttributeError):  # it has ended by itself
+                    # urllib3 offers no way to end what another thread reads.
+                    socket.socket.shutdown(answer._original_response.fp.raw._sock, socket.SHUT_RDWR)
         self._client.rest_client.pool_manager.clear()
 
     # -- asking
@@ -132,30 +140,46 @@ class ApiServer:
         self, listing: Any, *place: str, version: str, seconds: int = WATCHED, **selected: str
     ) -> Iterator[tuple[str, Object]]:
         """What a watch tells: the kind of each change, and the object. It ends after some seconds."""
-        began = time.monotonic()
-        events = self._watches.Watch().stream(
-            listing,
-            *place,
-            resource_version=version,
-            timeout_seconds=seconds,
-            _request_timeout=(ANSWER_LIMIT[0], seconds + 5),
-            **selected,
-        )
-        pause = FIRST_PAUSE
+        began, pause = time.monotonic(), FIRST_PAUSE
+        limit = ANSWER_LIMIT[0], seconds + 5
+        watched = {"resource_version": version, "timeout_seconds": seconds, **selected}
         try:
-            for event in events:
+            for line in self._lines(
+                lambda **raw: listing(*place, watch=True, _request_timeout=limit, **watched, **raw)
+            ):
+                event = json.loads(line)
                 if event["type"] in ("ADDED", "MODIFIED", "DELETED"):
-                    yield event["type"], event["raw_object"]
-        except self._errors:
+                    yield event["type"], event["object"]
+        except (*self._errors, ValueError):
             pause = 1.0  # it has ended before its time, or cannot be had: whoever asks again is told why
         self._pause(max(0.0, began + pause - time.monotonic()))
+
+    def _lines(self, ask: Callable[..., Any]) -> Iterator[str]:
+        """The lines of an answer as they come, until it ends, or this is closed. Raises what the client raises."""
+        with ask(_preload_content=False) as answer:
+            if not 200 <= answer.status < 300:  # newer clients leave that to who reads it
+                error = self._errors[0](status=answer.status, reason=answer.reason)
+                error.body, error.headers = answer.read(), answer.headers
+                raise error
+            with self._loading:
+                self._read.append(answer)
+            try:
+                rest = b""
+                for part in () if self._closing.is_set() else answer.stream():
+                    *whole, rest = (rest + part).split(b"\n")
+                    yield from (line.decode(errors="replace") for line in whole)
+                if rest:
+                    yield rest.decode(errors="replace")
+            finally:
+                with self._loading:
+                    self._read.remove(answer)
 
     # -- who one is
 
     def _load(self, loaded: int) -> None:
         """Read the configuration, unless somebody has done so since it was the one numbered ``loaded``."""
         try:
-            client, config, watches = (import_module(f"kubernetes.{each}") for each in ("client", "config", "watch"))
+            client, config = (import_module(f"kubernetes.{each}") for each in ("client", "config"))
         except ImportError as error:
             raise ConfigError(
                 f"Kubernetes is reached with its own client, which is not installed ({error}): pip install"
@@ -191,7 +215,6 @@ class ApiServer:
             self._client: Any = client.ApiClient(configuration)
             self._custom: Any = client.CustomObjectsApi(self._client)
             self._core: Any = client.CoreV1Api(self._client)
-            self._watches: Any = watches
             self._errors = (client.ApiException, HTTPError, OSError)
             self._found_namespace = self._namespace or namespace
             self._loaded += 1

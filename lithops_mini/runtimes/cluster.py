@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 from lithops_mini.runtimes.api_server import ANSWER_LIMIT, FIRST_PAUSE, WATCHED, Answer, ApiServer, Object
@@ -136,40 +135,28 @@ class Cluster(ApiServer):
         limits = {"tail_lines": lines, "since_seconds": seconds}
         given = {name: value for name, value in limits.items() if value is not None}
 
-        def ask() -> bytes:
-            with self._begun_log(pod, previous=previous, **given, **self._limits) as answer:
-                return bytes(answer.read())
+        def ask() -> list[str]:
+            return list(self._log_lines(pod, previous=previous, **given, **self._limits))
 
-        text = self._ask(f"read the log of the pod {pod}", ask, none_for=("NotFound", "BadRequest"))
-        return [stamped(line) for line in (text or b"").decode(errors="replace").splitlines()]
+        found = self._ask(f"read the log of the pod {pod}", ask, none_for=("NotFound", "BadRequest"))
+        return [stamped(line) for line in found or ()]
 
     def follow_log(self, pod: str, lines: int, seconds: float) -> Iterator[tuple[str, str]]:
         """The same, as it comes, from the last so many lines on, until nothing has come for some seconds or it ends."""
         limit = ANSWER_LIMIT[0], seconds
         try:
-            with self._begun_log(pod, follow=True, tail_lines=lines, _request_timeout=limit) as answer:
-                rest = b""
-                for part in answer.stream():
-                    *whole, rest = (rest + part).split(b"\n")
-                    for line in whole:
-                        yield stamped(line.decode(errors="replace"))
+            for line in self._log_lines(pod, follow=True, tail_lines=lines, _request_timeout=limit):
+                yield stamped(line)
         except self._errors as error:
             said = Answer(error)
             if said.status in (401, 403):
                 raise self._translated(f"read the log of the pod {pod}", said) from error
 
-    @contextmanager
-    def _begun_log(self, pod: str, **given: Any) -> Iterator[Any]:
-        """Within the ``with`` block there is the answer with a log, which has not been read yet."""
-        answer = self._core.read_namespaced_pod_log(
-            pod, self.namespace, container=_CONTAINER, timestamps=True, _preload_content=False, **given
+    def _log_lines(self, pod: str, **given: Any) -> Iterator[str]:
+        read = self._core.read_namespaced_pod_log
+        return self._lines(
+            lambda **raw: read(pod, self.namespace, container=_CONTAINER, timestamps=True, **given, **raw)
         )
-        with answer:
-            if not 200 <= answer.status < 300:  # newer clients leave that to who reads it
-                error = self._errors[0](status=answer.status, reason=answer.reason)
-                error.body, error.headers = answer.read(), answer.headers
-                raise error
-            yield answer
 
     def warnings(self, name: str) -> list[Object]:
         """The warnings among the events about what is named so, or begins so; none if one may not see them."""
