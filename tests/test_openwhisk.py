@@ -35,7 +35,7 @@ def openwhisk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulated]:
 
 
 class TestContract(ComputeContract):
-    many: ClassVar[int] = 12
+    many: ClassVar[int] = 8
     left_running: ClassVar[float] = 3.0
 
     @pytest.fixture

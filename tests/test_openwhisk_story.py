@@ -22,7 +22,10 @@ __all__ = ["nycflights"]
 def test_from_nothing_to_the_demo_and_back(moto: Engine, tmp_path: Path) -> None:
     profile = ("-c", "story.yaml", "-p", "story")
     keys = {"access_key_id": moto.access_key_id, "secret_access_key": moto.secret_access_key}
-    mine = {"aws_s3": {"endpoint_url": moto.url, "region": moto.region, **keys}, "openwhisk": {"max_workers": 4}}
+    mine = {
+        "aws_s3": {"endpoint_url": moto.url, "region": moto.region, **keys},
+        "openwhisk": {"max_workers": 4, "carrier": "event"},
+    }
     file = tmp_path / "story.yaml"
     file.write_text(yaml.safe_dump({"profiles": {"story": mine}}))
     with start_openwhisk(tmp_path, "--sandbox", "process", "--per-minute", "100000") as openwhisk:

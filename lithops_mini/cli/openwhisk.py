@@ -103,6 +103,7 @@ def setup(
       lithops-mini openwhisk setup --backend ibm_cf -p ibm --yes
     """
     from lithops_mini.cli.profile_file import write_profile
+    from lithops_mini.compute.inbox import Inbox
 
     place = _Place.read(config_file, profile, backend)
     for name, path in _PLACES[backend].items():
@@ -117,7 +118,10 @@ def setup(
         jobs = config.job.storage_bucket
         limits = compute.limits()
         tell({**_facts(place), "storage": f"{config.storage}, bucket {jobs}", "limits": _limits(limits)})
-        planned = compute.planned(_needs(stored, jobs))
+        needs = _needs(stored, jobs)
+        if needs.remote:
+            compute.use_inbox(Inbox(config.storage, stored, jobs, os.urandom(6).hex()))
+        planned = compute.planned(needs)
         if dry_run:
             _say_what_is_made(stored, jobs, planned)
             return
@@ -126,7 +130,7 @@ def setup(
         click.echo(f"profile {place.profile} of {place.file} written")
         stored.create_bucket(jobs)
         _try_storage(stored, jobs)
-        compute.deploy(stored.worker_needs(jobs))
+        compute.deploy(needs)
         for name in planned:
             click.echo(f"action {name} made")
     if not no_test:
