@@ -13,7 +13,7 @@ from knative_cluster import Local, start_knative
 
 import lithops_mini as lm
 from lithops_mini.errors import ConfigError, OutOfMemory
-from lithops_mini.runtimes import knative_ready
+from lithops_mini.runtimes import cluster, knative_ready
 
 _PATH = "__import__('os').environ['PYTHONPATH']"
 
@@ -61,6 +61,7 @@ def test_a_call_without_memory_is_one_failure(own):
 
 def test_an_image_that_is_not_there_is_said_in_the_words_of_the_cluster(own, monkeypatch):
     monkeypatch.setattr(knative_ready, "_GRACE", 1.0)
+    monkeypatch.setattr(cluster, "WATCHED", 1)
     with pytest.raises(ConfigError, match=r"ImagePullBackOff|ErrImagePull|Unable to fetch image") as caught:
         lm.function_executor(**{**own, "base": None, "image": "dev.local/nobody:has", "start_timeout": 60})
     assert "dev.local/nobody:has" in str(caught.value)
