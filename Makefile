@@ -3,8 +3,6 @@
 PYTHON ?= python3
 ARGS ?=
 JOBS ?= 2
-# Tests of what is not finished, which would take the others over their time: make test LATER= runs them too.
-LATER ?= --ignore-glob='*knative*' --ignore-glob='*openwhisk*'
 BIN := .venv/bin
 TEST_VENV := build/test-venv
 
@@ -32,7 +30,7 @@ define run_checks
 	$(1)/lint-imports
 endef
 define run_tests
-	$(TEST_VENV)/bin/pytest -n $(JOBS) $(LATER) $(ARGS)
+	$(TEST_VENV)/bin/pytest -n $(JOBS) $(ARGS)
 endef
 
 help:  ## this list

@@ -66,9 +66,9 @@ def sent(ex: lm.FunctionExecutor) -> tuple[str, Mapping[str, Any]]:
     found: list[tuple[str, Mapping[str, Any]]] = []
     invoke = service.invoke
 
-    def note(action: str, params: Mapping[str, Any], limit: float) -> Any:
+    def note(action: str, params: Mapping[str, Any], *more: Any, **options: Any) -> Any:
         found.append((action, params))
-        return invoke(action, params, limit)
+        return invoke(action, params, *more, **options)
 
     service.invoke = note
     ex.get_result(ex.submit(nothing, 1))
