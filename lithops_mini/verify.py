@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lithops_mini import registry
 from lithops_mini.checks import CHECKS, Bench, Check, CheckFailed
 from lithops_mini.executor import function_executor
 from lithops_mini.records import VERIFY_PREFIX
@@ -42,11 +41,10 @@ def verify(names: Sequence[str] | None = None, **settings: Any) -> Iterator[Verd
     executor = function_executor(**settings)
     bench = Bench(executor, f"{VERIFY_PREFIX}{os.urandom(6).hex()}/", settings)
     backend = executor.config.backend
-    kind = registry.find("compute", backend)
     try:
         for name in CHECKS if names is None else names:
             check = CHECKS[name]
-            if check.needs and not getattr(kind, check.needs):
+            if check.needs and not getattr(executor._compute, check.needs):
                 yield Verdict(name, "skipped", 0.0, _LACKS[check.needs].format(backend))
             else:
                 yield _run(check, bench)

@@ -8,6 +8,7 @@ import time
 from base64 import b64decode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -30,7 +31,7 @@ from lithops_mini.compute.knative import KnativeCompute
 from lithops_mini.compute.knative_options import KnativeOptions
 from lithops_mini.errors import ConfigError, InputError, InvocationError, Reason
 from lithops_mini.executor import FunctionExecutor
-from lithops_mini.runtimes import api_server, knative_ready, knative_service
+from lithops_mini.runtimes import api_server, knative_ready, knative_schema, knative_service
 from lithops_mini.runtimes.cluster import Cluster
 from lithops_mini.runtimes.knative_image import ServiceImages
 from lithops_mini.runtimes.knative_service import About, Lent, Setup, Size
@@ -323,6 +324,24 @@ def test_messages_that_nobody_signed_are_refused(local, own):
 
 
 # ---------------------------------------------------------------- why a service is not ready, and who may make it
+
+
+def test_a_service_that_the_clusters_schema_does_not_permit_is_not_sent(local, own):
+    from lithops_mini.config import load
+
+    before = local.own("state")
+    backend = KnativeCompute(replace(load(**own).compute_options, node_selector={"disk": 5}))  # config files refuse it
+    with pytest.raises(
+        ConfigError, match=r"permits: spec\.template\.spec\.nodeSelector\.disk: 5 is not of type 'string'"
+    ):
+        backend.deploy(WorkerNeeds())
+    backend.close()
+    assert local.own("state") == before
+    published = local.cluster().schemas("serving.knative.dev", "v1")
+    service = {"apiVersion": "serving.knative.dev/v1", "kind": "Service", "metadata": {"name": "x"}}
+    knative_schema.check(published, service)
+    with pytest.raises(ConfigError, match=r"permits: spec\.tmplate: there is no such field"):
+        knative_schema.check(published, {**service, "spec": {"tmplate": {}}})
 
 
 def test_what_a_webhook_does_not_like_is_said_and_nothing_is_left(local, own):

@@ -131,7 +131,7 @@ class AwsLambdaCompute(ComputeBackend):
     max_reply = MAX_MESSAGE
     composes: ClassVar[bool] = False  # a function has the worker only, and its role may not invoke
     keeps_log: ClassVar[bool] = True
-    stops: ClassVar[bool] = False
+    stops = False
 
     def __init__(self, options: AwsLambdaOptions) -> None:
         self._options = options

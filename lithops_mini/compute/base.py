@@ -76,7 +76,7 @@ class ComputeBackend(ABC):
     shows_output: ClassVar[bool] = False  # it logs what calls print, at DEBUG, while they run
     keeps_log: ClassVar[bool] = False  # what calls print stays where they ran: read_log and log_url tell of it
     isolates: ClassVar[bool] = True  # a call that kills its process does not kill ours
-    stops: ClassVar[bool] = True  # a call that runs can be stopped from here, be it by closing the backend
+    stops: bool = True  # a call that runs can be stopped from here, be it by closing the backend
     composes: ClassVar[bool] = True  # functions can start executors of their own
 
     @property

@@ -32,7 +32,7 @@ class InlineCompute(ComputeBackend):
     shares_files: ClassVar[bool] = True
     shows_output: ClassVar[bool] = True
     isolates: ClassVar[bool] = False
-    stops: ClassVar[bool] = False
+    stops = False
 
     def __init__(self, options: InlineOptions) -> None:
         self._jobs = Jobs(None)

@@ -64,6 +64,7 @@ class KnativeCompute(ComputeBackend):
     def __init__(self, options: KnativeOptions) -> None:
         self._options = options
         self._by_event = options.carrier == "event"
+        self.stops = not self._by_event
         self.max_time = options.max_time
         self._limit = float(options.timeout)
         self._cluster = Cluster(options.kubeconfig, options.context, options.namespace, options.ca_bundle)

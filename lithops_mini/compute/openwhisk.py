@@ -137,7 +137,7 @@ class OpenWhiskCompute(ComputeBackend):
     max_reply = MAX_MESSAGE
     composes: ClassVar[bool] = False  # an action has the worker only, and no key of the namespace
     keeps_log: ClassVar[bool] = True
-    stops: ClassVar[bool] = False
+    stops = False
 
     def __init__(self, options: Any) -> None:
         self._options: ActionOptions = options

@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
+from urllib3 import Timeout
 from urllib3.exceptions import HTTPError, InsecureRequestWarning
 
 from lithops_mini.errors import ConfigError, InvocationError, Reason
@@ -33,6 +34,8 @@ WATCHED = 5
 _PATIENCE = 30.0
 _LONGEST_PAUSE = 5.0
 _SHOWN = 600  # characters of what a server said
+# Of answers that are no objects of the API.
+_REASONS = {403: "Forbidden", 404: "NotFound"}
 _OWN_NAMESPACE = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 
 
@@ -67,6 +70,24 @@ class ApiServer:
     @property
     def namespace(self) -> str:
         return self._found_namespace
+
+    def schemas(self, group: str, version: str) -> Object:
+        """The document of OpenAPI 3 about a group of the API; empty if the server does not show it."""
+
+        def ask() -> Object:
+            # What the client offers for paths of one's own is called differently in each of its versions.
+            tokens = self._client.configuration.auth_settings().values()
+            answer = self._client.rest_client.pool_manager.request(
+                "GET",
+                f"{self.server}/openapi/v3/apis/{group}/{version}",
+                headers={"Accept": "application/json", **{token["key"]: token["value"] for token in tokens}},
+                timeout=Timeout(connect=ANSWER_LIMIT[0], read=ANSWER_LIMIT[1]),
+                retries=False,
+            )
+            self._check(answer)
+            return dict(json.loads(answer.data))
+
+        return self._ask(f"read the schemas of {group}", ask, none_for=("NotFound", "Forbidden")) or {}
 
     def close(self) -> None:
         """Wait for nothing any more."""
@@ -154,13 +175,17 @@ class ApiServer:
             pause = 1.0  # it has ended before its time, or cannot be had: whoever asks again is told why
         self._pause(max(0.0, began + pause - time.monotonic()))
 
+    def _check(self, answer: Any) -> None:
+        """Raise what the client raises for an answer that is no success: newer ones leave that to who reads it."""
+        if not 200 <= answer.status < 300:
+            error = self._errors[0](status=answer.status, reason=answer.reason)
+            error.body, error.headers = getattr(answer, "data", None) or answer.read(), answer.headers
+            raise error
+
     def _lines(self, ask: Callable[..., Any]) -> Iterator[str]:
         """The lines of an answer as they come, until it ends, or this is closed. Raises what the client raises."""
         with ask(_preload_content=False) as answer:
-            if not 200 <= answer.status < 300:  # newer clients leave that to who reads it
-                error = self._errors[0](status=answer.status, reason=answer.reason)
-                error.body, error.headers = answer.read(), answer.headers
-                raise error
+            self._check(answer)
             with self._loading:
                 self._read.append(answer)
             try:
@@ -234,7 +259,8 @@ class Answer:
     def __init__(self, error: Exception) -> None:
         self.status = int(getattr(error, "status", None) or 0)  # of HTTP; 0: there was none
         told = _status(getattr(error, "body", None))
-        self.reason = str(told.get("reason") or "")  # as the API names it: NotFound, Conflict, ...
+        # As the API names it: NotFound, Conflict, ...
+        self.reason = str(told.get("reason") or _REASONS.get(self.status, ""))
         self.text = _shortened(str(told.get("message") or getattr(error, "reason", None) or error))
         seconds = (getattr(error, "headers", None) or {}).get("Retry-After", "")
         self.retry_after = min(float(seconds), _PATIENCE) if str(seconds).isdecimal() else 0.0

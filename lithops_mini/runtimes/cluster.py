@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from lithops_mini.runtimes import knative_schema
 from lithops_mini.runtimes.api_server import ANSWER_LIMIT, FIRST_PAUSE, WATCHED, Answer, ApiServer, Object
 
 MANAGED = "app.kubernetes.io/managed-by"
@@ -21,6 +22,8 @@ _REVISIONS = "serving.knative.dev/service"  # the label of a service's pods
 
 class Cluster(ApiServer):
     """May be used from several threads. Its methods raise ``ConfigError``, or ``InvocationError`` for what passes."""
+
+    _published: Object | None = None  # once it was asked for
 
     # -- services
 
@@ -38,6 +41,12 @@ class Cluster(ApiServer):
             lambda: self._custom.get_namespaced_custom_object(*self._place, name, **self._limits),
             none_for=("NotFound",),
         )
+
+    def check_service(self, body: Object) -> None:
+        """Raise ``ConfigError`` for a service that is not what the cluster's own schema permits."""
+        if self._published is None:
+            self._published = self.schemas(_GROUP, _VERSION)
+        knative_schema.check(self._published, body)
 
     def create_service(self, body: Object) -> Object | None:
         """``None`` if there is one of this name."""

@@ -90,6 +90,8 @@ class Services(Runtimes):
         size = self._size(recipe, memory)
         for _ in range(_RACES):
             there = self._cluster.find_service(size.name)
+            if there is None:  # before an image is built for it
+                self._cluster.check_service(self._draft(size, recipe))
             wanted = self._wanted(size, recipe, there, tell)
             key = self._ensure_secret(size)
             if there is None:
@@ -97,6 +99,7 @@ class Services(Runtimes):
                 done = self._create(wanted)
             elif not manifests.is_as_wanted(there, wanted):
                 tell(f"Changing the service {size.name}")
+                self._cluster.check_service(wanted)
                 done = self._cluster.replace_service(manifests.changed(there, wanted))
             elif knative_ready.failure(there):
                 tell(f"Trying the service {size.name} again")
@@ -140,6 +143,11 @@ class Services(Runtimes):
                 if self._made is None:
                     self._made = self._images.ensure(recipe, tell)
             about = manifests.about(recipe, self._made.packages, self._made.size)
+        return manifests.service(size, self._cluster.namespace, self._images.name(recipe), self._setup, about)
+
+    def _draft(self, size: Size, recipe: Recipe) -> Object:
+        """The service as it will be, but for what is known of its image when that is there."""
+        about = manifests.about(recipe, (), 0)
         return manifests.service(size, self._cluster.namespace, self._images.name(recipe), self._setup, about)
 
     def _ensure_secret(self, size: Size) -> bytes:

@@ -80,20 +80,28 @@ def _of(kind: Kind) -> list[dict[str, Any]]:
 
 
 def _checks(place: str) -> dict[str, Any]:
-    """That the server itself can be asked to refuse unknown fields: all that kubectl wants to know of it."""
+    """That the server itself can be asked to refuse unknown fields, which kubectl wants to know; schemas of its own."""
     paths = {}
     for kind in kinds.KINDS:
         if place in (f"apis/{kind.api_version}", f"api/{kind.api_version}"):
             scope = "namespaces/{namespace}/" if kind.namespaced else ""
-            whose = {"group": kind.group, "version": kind.version, "kind": kind.name}
             patch: dict[str, Any] = {
                 "x-kubernetes-action": "patch",
-                "x-kubernetes-group-version-kind": whose,
+                "x-kubernetes-group-version-kind": _whose(kind),
                 "responses": {},
             }
             patch["parameters"] = [{"name": "fieldValidation", "in": "query", "schema": {"type": "string"}}]
             paths[f"/{place}/{scope}{kind.plural}/{{name}}"] = {"patch": patch}
-    return {"openapi": "3.0.0", "info": _INFORMATION, "paths": paths, "components": {}}
+    published = {
+        f"dev.knative.{kind.name}": {**schemas.schema(kind), "x-kubernetes-group-version-kind": [_whose(kind)]}
+        for kind in kinds.KINDS
+        if kind.custom and place == f"apis/{kind.api_version}"
+    }
+    return {"openapi": "3.0.0", "info": _INFORMATION, "paths": paths, "components": {"schemas": published}}
+
+
+def _whose(kind: Kind) -> dict[str, str]:
+    return {"group": kind.group, "version": kind.version, "kind": kind.name}
 
 
 def _open_api(request: Request) -> Response:
