@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 ARGS ?=
-JOBS ?= 2
+# Tests at once: they wait about as long as they compute.
+JOBS ?= 3
 BIN := .venv/bin
 TEST_VENV := build/test-venv
 
