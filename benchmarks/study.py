@@ -1,6 +1,6 @@
 """The OpenAQ study on this machine, for docs/study.md: on localhost, in containers and on the local AWS Lambda.
 
-python benchmarks/study.py                       # all three, some ten minutes each, and the page
+python benchmarks/study.py                       # all three, each kind of run once, and the page
 python benchmarks/study.py localhost --quick     # to see that it runs: nothing is written
 """
 
@@ -29,7 +29,8 @@ from lambda_account import BUCKET, start_account
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "study.md"
 PICTURES = ("scalability", "speedup", "utilisation", "cpu-network", "memory", "distribution", "regions", "cost")
-QUICK = ("--workers", "1,2", "--data", "0.005,0.01", "--stations", "300", "--repeat", "1")
+ONCE = ("--repeat", "1")
+QUICK = (*ONCE, "--workers", "1,2", "--data", "0.005,0.01", "--stations", "300")
 
 Profile = dict[str, Any]
 
@@ -68,7 +69,7 @@ def run(setup: Callable[[Path], Any], dst: Path, options: Sequence[str]) -> None
 
 
 def lines(measured: Sequence[Measurement]) -> Iterator[list[str]]:
-    """The cells of the page's table: medians of the repeats."""
+    """The cells of the page's table: medians, if there is more than one run of a kind."""
     times = medians(measured, "wall_time")
     found = {
         name: medians(measured, name)
@@ -119,7 +120,7 @@ def main() -> None:
             continue
         dst = ROOT / "build" / "study" / (f"{name}-quick" if given.quick else name)
         print(f"{name}: {dst}", flush=True)
-        run(setup, dst, (*QUICK, "--again") if given.quick else ())
+        run(setup, dst, (*QUICK, "--again") if given.quick else ONCE)
         if not given.quick:
             write(name, dst)
 
