@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from counting_storage import counted  # noqa: F401 - a fixture
+from engines import Engine
 
 import lithops_mini as lm
 from lithops_mini import records, wire
@@ -102,6 +103,18 @@ def test_jobs_are_listed_with_their_kind_and_state(executor: lm.FunctionExecutor
     (tmp_path / "gate").touch()
     running.result()
     assert manifest.read_job(*recorded(executor), running.job_id).state == "done"
+
+
+def test_the_first_of_a_list_was_made_last_though_services_tell_seconds(moto: Engine) -> None:
+    keys = {"access_key_id": moto.access_key_id, "secret_access_key": moto.secret_access_key}
+    place = {"aws_s3": {"endpoint_url": moto.url, "region": moto.region, **keys}, "storage_bucket": "jobs-in-a-second"}
+    made = []
+    for _ in range(6):
+        with lm.function_executor("inline", "aws_s3", config=place, progress=False) as executor:
+            made.append(executor.submit(abs, -1).job_id)
+    storage, bucket = recorded(executor)
+    assert [record.job_id for record in manifest.list_jobs(storage, bucket)] == made[::-1]
+    assert [record.job_id for record in manifest.list_jobs(storage, bucket, 2)] == made[:-3:-1]
 
 
 def test_a_job_that_is_not_there(executor: lm.FunctionExecutor) -> None:

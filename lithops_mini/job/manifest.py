@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 from lithops_mini import records, wire
@@ -316,14 +317,27 @@ def list_jobs(storage: StorageBackend, bucket: str, newest: int | None = None) -
             job_id, manifests[found] = found, info.modified
         elif job_id and info.key.startswith(records.progress_prefix(job_id)):
             latest[job_id] = info.key
-    for job_id in sorted(manifests, key=lambda job_id: (manifests[job_id], job_id), reverse=True)[:newest]:
-        try:
-            yield _read(storage, bucket, job_id, latest.get(job_id, ""))
-        except NoSuchObject:  # deleted meanwhile
-            continue
-        except IntegrityError as error:
-            logger.debug("%s", error)
-            yield JobRecord(job_id, {}, {})
+    ordered = sorted(manifests, key=lambda job_id: (manifests[job_id], job_id), reverse=True)
+    left = len(ordered) if newest is None else newest
+    # Services tell the time to the second: of jobs of the same one the records themselves say which was later.
+    for _, group in groupby(ordered, key=manifests.__getitem__):
+        glanced = [each for job_id in group if (each := _glance(storage, bucket, job_id, latest.get(job_id, "")))]
+        glanced.sort(key=lambda record: record.header.get("created", 0.0), reverse=True)
+        yield from glanced[:left]
+        left -= len(glanced)
+        if left <= 0:
+            return
+
+
+def _glance(storage: StorageBackend, bucket: str, job_id: str, latest: str) -> JobRecord | None:
+    """A job as far as it can be read; ``None`` if it was deleted meanwhile."""
+    try:
+        return _read(storage, bucket, job_id, latest)
+    except NoSuchObject:
+        return None
+    except IntegrityError as error:
+        logger.debug("%s", error)
+        return JobRecord(job_id, {}, {})
 
 
 def find_job(storage: StorageBackend, bucket: str, beginning: str) -> str:
