@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import cache
@@ -32,6 +33,10 @@ pytest.register_assert_rewrite("lithops_mini.testing.compute", "lithops_mini.tes
 # How long one example takes is no promise, and on a busy machine it may be long.
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
+
+# Whoever starts the tests in the background has them, and all they start, ignore Ctrl-C: which is tested.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _numbers = itertools.count()
 REPOSITORY = Path(__file__).resolve().parent.parent
