@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from abc import ABC, abstractmethod
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import Any
@@ -28,7 +29,7 @@ class Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-class Connection(BaseHTTPRequestHandler):
+class Connection(ABC, BaseHTTPRequestHandler):
     """A connection, with one request after the other."""
 
     protocol_version = "HTTP/1.1"  # connections stay
@@ -39,9 +40,9 @@ class Connection(BaseHTTPRequestHandler):
         """Answer a GET request."""
         self.send_json(404, {"error": "there is nothing to get here"})
 
+    @abstractmethod
     def post(self, body: bytes) -> None:
         """Answer a POST request."""
-        raise NotImplementedError
 
     def do_GET(self) -> None:
         self.get()

@@ -42,7 +42,13 @@ _ACTIONS: dict[str, tuple[str | None, str, dict[str, str]]] = {
     "AWS::IAM::Policy": (None, "iam:DeleteRolePolicy", {"PolicyDocument": "iam:PutRolePolicy"}),
 }
 _NAMES = {"GroupName", "ManagedPolicyName", "RoleName", "UserName"}
-_FAILURES = (ServiceException, HTTPException, Refused, NotImplementedError)
+
+
+class Unsupported(Exception):
+    """A template asks for what the local AWS does not have: the stack fails, and is rolled back."""
+
+
+_FAILURES = (ServiceException, HTTPException, Refused, Unsupported, NotImplementedError)
 _ABSENT = re.compile("NoSuch|NotFound")
 
 _allow: ContextVar[Allow] = ContextVar("allow")
@@ -97,7 +103,7 @@ class _Resources(ResourceMap):
             _ask(properties, make, *(action for key, action in of_properties.items() if key in properties))
             resource: Any = parsing.parse_and_create_resource(name, given, self, self._account_id, self._region_name)
             if resource is None and given["Type"] not in parsing.NULL_MODELS:
-                raise NotImplementedError(f"the local AWS has no {given['Type']}")
+                raise Unsupported(f"the local AWS has no {given['Type']}")
             _complete(resource, given["Type"], properties)
             self._parsed_resources[name] = resource
             self._made[name] = properties
@@ -162,7 +168,7 @@ class _Resources(ResourceMap):
                 _ask(properties, *(of_properties[key] for key in changed))
                 resource = parsing.parse_and_update_resource(name, given, self, *place)
                 if resource is None and kind != "AWS::Logs::LogGroup":
-                    raise NotImplementedError(f"the local AWS cannot change an {kind}")
+                    raise Unsupported(f"the local AWS cannot change an {kind}")
                 resource = resource or old
             _complete(resource, kind, properties)
             self._parsed_resources[name] = resource
