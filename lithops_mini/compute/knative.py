@@ -22,12 +22,12 @@ from lithops_mini.compute.base import Activation, ComputeBackend
 from lithops_mini.compute.function import LATE, Sizes, UnderWay, allowed, event_place, opened
 from lithops_mini.compute.inbox import Expected, Inbox
 from lithops_mini.compute.knative_errors import HTTP_ERRORS
-from lithops_mini.compute.knative_http import Post, Posts
 from lithops_mini.compute.knative_options import KnativeOptions
 from lithops_mini.compute.knative_pods import PodWatch
 from lithops_mini.errors import ConfigError, IntegrityError, InvocationError, Reason
 from lithops_mini.runtimes import knative_ready
 from lithops_mini.runtimes.cluster import Cluster
+from lithops_mini.runtimes.http import Client, Exchange
 from lithops_mini.runtimes.knative import Services, There
 from lithops_mini.runtimes.knative_image import ServiceImages
 from lithops_mini.runtimes.knative_ready import End
@@ -68,7 +68,7 @@ class KnativeCompute(ComputeBackend):
         self.max_time = options.max_time
         self._limit = float(options.timeout)
         self._cluster = Cluster(options.kubeconfig, options.context, options.namespace, options.ca_bundle)
-        self._posts = Posts(self.concurrency, options.ca_bundle)
+        self._client = Client(self.concurrency, options.ca_bundle or True)
         self._under_way = UnderWay("knative")
         self._lock = threading.Lock()
         self._services: Services | None = None
@@ -126,7 +126,7 @@ class KnativeCompute(ComputeBackend):
         if (left := self._under_way.close()) and self._by_event:
             text = "%d messages may go on until their calls end, or %d s are over: with carrier event nobody stops them"
             logger.warning(text, left, self._options.max_time)
-        self._posts.end()
+        self._client.end()
         self._pods.close()
         if self._inbox is not None:
             self._inbox.close()
@@ -261,7 +261,8 @@ class KnativeCompute(ComputeBackend):
         }
         began = time.monotonic()
         try:
-            with self._posts.send(message.post, url, headers, payload, (_CONNECT_LIMIT, self._limit + LATE)) as answer:
+            limits = _CONNECT_LIMIT, self._limit + LATE
+            with self._client.send("POST", url, headers, payload, limits, message.exchange) as answer:
                 status, kind = answer.status_code, answer.headers.get("Content-Type")
                 if (status, kind) in _WORKERS:
                     yield answer, nonce
@@ -340,7 +341,7 @@ class _Message:
 
     def __init__(self, *, framed: bool) -> None:
         """``framed``: whether the worker says anything before all is done."""
-        self.post = Post()
+        self.exchange = Exchange()
         self.stopped = False
         self._lock = threading.Lock()
         self._sent = False
@@ -354,7 +355,7 @@ class _Message:
                 return
             self.stopped = True
             if self._heard:
-                self.post.cut()
+                self.exchange.cut()
 
     def send(self) -> frozenset[int]:
         """The calls that are to be stopped when they come to run."""
@@ -366,7 +367,7 @@ class _Message:
         with self._lock:
             self._heard = True
             if self.stopped:
-                self.post.cut()
+                self.exchange.cut()
 
 
 def _is_here(host: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,13 +12,10 @@ from typing import Any
 from urllib.parse import quote
 
 import requests
-from requests.adapters import HTTPAdapter
-from requests.utils import get_environ_proxies
-from urllib3.connection import HTTPConnection
 from urllib3.exceptions import InsecureRequestWarning
 
 from lithops_mini.errors import ConfigError, InvocationError, Reason
-from lithops_mini.runtimes.connections import Connections
+from lithops_mini.runtimes.http import Client
 
 PACKAGE = "lithops_mini"
 """The package of the namespace that all actions of ours are in."""
@@ -30,9 +26,6 @@ Authorize = Callable[[str], str]
 _CONNECT_LIMIT = 10.0  # seconds
 _ANSWER_LIMIT = 60.0  # seconds, for what runs nothing
 _PAGE, _PAGE_OF_RECORDS = 200, 30  # activations in an answer, and such with all they have
-# Seconds without a word after which a connection is tried, between two tries, and how many: a peer that is gone is
-# noticed, and devices in between do not forget a connection on which somebody waits.
-_KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 _UNITS = {"B": 0, "K": 10, "M": 20, "G": 30}
 _MOST_PAYLOAD = 1 << 20  # bytes: OpenWhisk's own limit
 # Texts of answers are shown as far as this, in characters.
@@ -89,14 +82,7 @@ class Service:
         self.place = place
         self._base = f"{self.endpoint}/api/v1/namespaces/{quote(namespace, safe='')}"
         self._authorize = authorize
-        self._session = requests.Session()
-        # Variables of the environment and a .netrc say neither who asks nor whom to trust; the way there is read once.
-        self._session.trust_env = False
-        self._session.proxies = get_environ_proxies(self.endpoint)
-        self._session.verify = verify
-        self._adapter = _Adapter(pool_connections=2, pool_maxsize=connections)
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, self._adapter)
+        self._client = Client(connections, verify)
         if verify is False:  # somebody has said so, and need not be told with each connection
             warnings.simplefilter("ignore", InsecureRequestWarning)
 
@@ -117,7 +103,7 @@ class Service:
 
     def about(self) -> dict[str, Any]:
         """What the service tells everybody of itself; empty if there is something else before it."""
-        response = self._session.get(f"{self.endpoint}/", timeout=_ANSWER_LIMIT)
+        response = self._request("GET", f"{self.endpoint}/", None, _ANSWER_LIMIT, self._authorize(""))
         told = _json(response)
         return told if response.ok and isinstance(told, dict) else {}
 
@@ -183,8 +169,7 @@ class Service:
 
     def end(self) -> None:
         """Break off what is under way. The service is not used afterwards."""
-        self._adapter.end()
-        self._session.close()
+        self._client.end()
 
     # -- requests
 
@@ -210,48 +195,19 @@ class Service:
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None, limit: float) -> requests.Response:
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
-        authorization = self._authorize("")
-        response = self._request(method, path, data, authorization, limit)
+        url, authorization = f"{self._base}/{path}", self._authorize("")
+        response = self._request(method, url, data, limit, authorization)
         if response.status_code == 401 and (other := self._authorize(authorization)) != authorization:
-            response = self._request(method, path, data, other, limit)
+            response = self._request(method, url, data, limit, other)
         return response
 
     def _request(
-        self, method: str, path: str, data: bytes | None, authorization: str, limit: float
+        self, method: str, url: str, data: bytes | None, limit: float, authorization: str
     ) -> requests.Response:
-        return self._session.request(
-            method,
-            f"{self._base}/{path}",
-            data=data,
-            headers={"Authorization": authorization, "Content-Type": "application/json"},
-            timeout=(_CONNECT_LIMIT, limit),
-            allow_redirects=False,
-        )
-
-
-class _Adapter(HTTPAdapter):
-    """Keeps connections alive, and breaks them off."""
-
-    def init_poolmanager(self, *arguments: Any, **settings: Any) -> None:
-        keep = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
-        keep += [
-            (socket.IPPROTO_TCP, getattr(socket, name), value)
-            for name, value in _KEEP_ALIVE.items()
-            if hasattr(socket, name)
-        ]
-        options = [*HTTPConnection.default_socket_options, *keep]
-        super().init_poolmanager(*arguments, **{**settings, "socket_options": options})
-        self._classes = dict(self.poolmanager.pool_classes_by_scheme)
-        self._connections = Connections(self._classes)
-        self.poolmanager.pool_classes_by_scheme = self._classes
-
-    def proxy_manager_for(self, proxy: str, **settings: Any) -> Any:
-        manager = super().proxy_manager_for(proxy, **settings)
-        manager.pool_classes_by_scheme = self._classes
-        return manager
-
-    def end(self) -> None:
-        self._connections.end()
+        headers = {"Authorization": authorization, "Content-Type": "application/json"}
+        with self._client.send(method, url, headers, data, (_CONNECT_LIMIT, limit)) as response:
+            _ = response.content  # all of it, or an error
+        return response
 
 
 def _limits(told: Mapping[str, Any], general: Mapping[str, Any]) -> Limits:

@@ -1,4 +1,4 @@
-"""Posts that can be broken off: an answer may take minutes, and who cancels a call will not wait for it.
+"""Requests that can be broken off: an answer may take minutes, and who cancels a call will not wait for it.
 
 requests and urllib3 offer no way to do that. What is used here of urllib3's inside has had these names since its
 version 1.26.
@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import requests
@@ -24,8 +25,8 @@ from urllib3.connection import HTTPConnection
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 
 
-class Post:
-    """One request, to be broken off by any thread."""
+class Exchange:
+    """One request and its answer, to be broken off by any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -33,7 +34,7 @@ class Post:
         self._cut = False
 
     def cut(self) -> None:
-        """Break the request off, now or when it has a connection. One that has its answer is left alone."""
+        """Break it off, now or when it has a connection. One that has its answer is left alone."""
         with self._lock:
             self._cut = True
             self._shut()
@@ -41,7 +42,7 @@ class Post:
     def uses(self, connection: Any) -> None:
         with self._lock:
             self._connection = connection
-            connection.post = self
+            connection.exchange = self
             if self._cut:
                 self._shut()
 
@@ -52,68 +53,75 @@ class Post:
 
     def _shut(self) -> None:
         there = None if self._connection is None else self._connection.sock
-        if there is not None and self._connection.post is self:
+        if there is not None and self._connection.exchange is self:
             with suppress(OSError):  # it has ended by itself
                 # Not TLS's own: that would take from the thread that reads what it reads with.
                 socket.socket.shutdown(there, socket.SHUT_RDWR)
 
 
-class Posts:
-    """Sends posts, from many threads at once, over connections that are kept."""
+class Client:
+    """Sends requests, from many threads at once, over connections that are kept.
 
-    def __init__(self, connections: int, ca_bundle: str | None) -> None:
-        self._verify: bool | str = ca_bundle or True
+    Of the environment it heeds the proxies; neither a .netrc nor other files of certificates.
+    """
+
+    def __init__(self, connections: int, verify: bool | str = True) -> None:
+        """``connections``: how many are kept. ``verify``: whether certificates are checked, or the file of those to
+        trust.
+        """
+        self._verify = verify
         self._lock = threading.Lock()
-        self._under_way: set[Post] = set()
+        self._under_way: set[Exchange] = set()
         self._ended = False
         self._adapter = _Adapter(pool_connections=8, pool_maxsize=connections)
-        self._ways: dict[str, _Way] = {}  # by URL
+        self._way = lru_cache(maxsize=1024)(_way)
 
     @contextmanager
     def send(
-        self, post: Post, url: str, headers: Mapping[str, str], data: bytes, timeout: tuple[float, float]
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        data: bytes | None,
+        timeout: tuple[float, float],
+        exchange: Exchange | None = None,
     ) -> Iterator[requests.Response]:
-        """Within the ``with`` block there is the answer, whose body has not been read yet.
+        """Within the ``with`` block there is the answer, whose body has not been read yet, and no redirect followed.
 
-        Raises what requests and urllib3 raise.
+        ``timeout``: seconds to connect, and of silence. Raises what requests and urllib3 raise.
         """
+        exchange = exchange or Exchange()
         with self._lock:
-            self._under_way.add(post)
+            self._under_way.add(exchange)
             if self._ended:
-                post.cut()
-        _current.post = post
+                exchange.cut()
+        _current.exchange = exchange
         try:
             # Not by a session, which takes as long to think of cookies, of a .netrc and of redirects as all the rest.
             way = self._way(url)
             request = requests.PreparedRequest()
-            request.method, request.url, request.body = "POST", way.url, data
-            request.headers = CaseInsensitiveDict(headers, **{"Content-Length": str(len(data))})
+            request.method, request.url, request.body = method, way.url, data
+            length = {} if data is None else {"Content-Length": str(len(data))}
+            request.headers = CaseInsensitiveDict(headers, **length)
             response = self._adapter.send(
                 request, stream=True, timeout=timeout, verify=self._verify, proxies=way.proxies
             )
             with response:
                 yield response
         finally:
-            _current.post = None
-            post.over()
+            _current.exchange = None
+            exchange.over()
             with self._lock:
-                self._under_way.discard(post)
+                self._under_way.discard(exchange)
 
     def end(self) -> None:
         """Break off what is under way, and whatever is sent later."""
         with self._lock:
             self._ended = True
             left = list(self._under_way)
-        for post in left:
-            post.cut()
+        for exchange in left:
+            exchange.cut()
         self._adapter.close()
-
-    def _way(self, url: str) -> _Way:
-        if (way := self._ways.get(url)) is None:
-            prepared = requests.Request("POST", url).prepare()
-            assert prepared.url is not None
-            way = self._ways[url] = _Way(prepared.url, get_environ_proxies(prepared.url))
-        return way
 
 
 @dataclass(frozen=True)
@@ -124,11 +132,17 @@ class _Way:
     proxies: Mapping[str, str]
 
 
-_current = threading.local()  # the post that this thread sends
+def _way(url: str) -> _Way:
+    prepared = requests.Request("GET", url).prepare()
+    assert prepared.url is not None
+    return _Way(prepared.url, get_environ_proxies(prepared.url))
+
+
+_current = threading.local()  # the exchange of this thread
 
 
 class _Adapter(HTTPAdapter):
-    """Keeps connections alive, and lets posts know theirs."""
+    """Keeps connections alive, and lets exchanges know theirs."""
 
     def init_poolmanager(self, *arguments: Any, **settings: Any) -> None:
         keep = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
@@ -149,7 +163,7 @@ class _Adapter(HTTPAdapter):
 
 
 def _telling(pool: Any) -> Any:
-    """The class of pools whose connections tell the thread's post that they are what it uses."""
+    """The class of pools whose connections tell the thread's exchange that they are what it uses."""
     kind = pool.ConnectionCls
 
     def connect(connection: Any) -> None:
@@ -165,5 +179,5 @@ def _telling(pool: Any) -> Any:
 
 
 def _tell(connection: Any) -> None:
-    if (post := getattr(_current, "post", None)) is not None:
-        post.uses(connection)
+    if (exchange := getattr(_current, "exchange", None)) is not None:
+        exchange.uses(connection)
