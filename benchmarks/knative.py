@@ -33,7 +33,7 @@ def executor(knative: Emulated, storage: str) -> Iterator[lm.FunctionExecutor]:
 
 
 def plain_posts(ex: lm.FunctionExecutor) -> Plain:
-    (_, url, headers, payload, *_), _ = sent(ex, ex._compute._posts, "send")
+    (_, url, headers, payload, *_), _ = sent(ex, ex._compute._client, "send")
     return Plain(lambda answer: answer.status_code == 200 and bool(answer.content), url, data=payload, headers=headers)
 
 
