@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from engines import Engine
 import lithops_mini as lm
 from lithops_mini import records, wire
 from lithops_mini.errors import IntegrityError, NoSuchObject
-from lithops_mini.job import manifest
+from lithops_mini.job import history, manifest
 from lithops_mini.job.keys import job_key
 from lithops_mini.storage.base import StorageBackend
 from lithops_mini.wire import Status
@@ -186,6 +187,46 @@ def test_retried_lost_cancelled_and_dependent_calls_are_recorded(executor: lm.Fu
     assert outcomes_of(executor, after.job_id)[0][1].status == Status.ERROR
 
 
+def test_attempts_that_were_followed_by_another_are_recorded(executor: lm.FunctionExecutor, tmp_path: Path) -> None:
+    def die_at_first(x: int, marks: str) -> int:
+        try:
+            os.close(os.open(f"{marks}/{x}", os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return x
+        os._exit(3)
+
+    futures = executor.map(die_at_first, range(3), extra_args=(str(tmp_path),), chunksize=1)
+    assert executor.get_result(futures) == [0, 1, 2]
+    (job,) = executor._jobs
+    found = history.read_history(*recorded(executor), job.id, job_key(job.id))
+    assert [call.attempt for call in found.calls] == [2, 2, 2]
+    assert sorted(attempt.call_id for attempt in found.attempts) == [0, 1, 2]
+    for there, here in zip(found.attempts, job.attempts, strict=True):
+        assert there.why == here.why
+        assert "exit code 3" in there.why
+        for name in ("dispatched", "started", "ended", "given_up"):
+            assert getattr(there, name) == pytest.approx(getattr(here, name), abs=1e-3)
+
+
+def test_what_runs_is_recorded_before_anything_has_ended(executor: lm.FunctionExecutor, tmp_path: Path) -> None:
+    def hold(gate: str) -> None:
+        Path(gate, "began").touch()
+        while not Path(gate, "open").exists():
+            time.sleep(0.01)  # the file is made by another process
+
+    (future,) = executor.map(hold, [str(tmp_path)])
+    until = time.monotonic() + 30
+    while not (tmp_path / "began").exists():
+        assert time.monotonic() < until
+        threading.Event().wait(0.01)
+    progress = manifest.read_job(*recorded(executor), future.job_id).progress
+    assert [progress[name] for name in ("total", "running", "done", "ended")] == [1, 1, 0, False]
+    (tmp_path / "open").touch()
+    executor.get_result(future)
+    progress = manifest.read_job(*recorded(executor), future.job_id).progress
+    assert [progress[name] for name in ("total", "done", "ended")] == [1, 1, True]
+
+
 def test_a_record_that_was_changed_is_found_out(executor: lm.FunctionExecutor) -> None:
     futures = executor.map(fail_odd, [0, 2])
     executor.get_result(futures)
@@ -231,7 +272,7 @@ import json, struct, sys, tempfile
 from lithops_mini import records, wire
 from lithops_mini.job.keys import job_key
 from lithops_mini.storage.localhost import LocalhostStorage
-from lithops_mini.job import manifest
+from lithops_mini.job import history, manifest
 from lithops_mini.worker import dependencies, serialize
 from lithops_mini.worker.call import Jobs
 

@@ -47,7 +47,7 @@ def report(chosen: tuple[str, ...], output: str, selection: Selection) -> None:
     bill = bill_of(found, costs.read_prices(selection.load().job.prices))
     executors = {each.record.job_id.rpartition("-")[0] for each in found}
     name = executors.pop() if len(found) > 1 and len(executors) == 1 else found[0].record.job_id
-    stages = [page.Stage(each.stage, each.calls, each.failures) for each in found]
+    stages = [page.Stage(each.stage, each.calls, each.failures, each.attempts) for each in found]
     told = page.Report(name, facts, stages, sections=[page.bill_section(bill)] if bill is not None else [])
     click.echo(page.write(told, output))
 

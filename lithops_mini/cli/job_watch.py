@@ -79,17 +79,23 @@ def _watch(read: Callable[[], Sequence[JobRecord]]) -> Sequence[JobRecord]:
     from lithops_mini.progress import Progress
 
     records = read()
+    if not _goes_on(records):
+        return records
     counters = _add_up(records)
     names = dict.fromkeys(printable(record.header["function"]) for record in records)
     pause = threading.Event()
     with Progress(lambda: counters, label=shorten(", ".join(names), _LABEL), enabled=True) as progress:
         while True:
             progress.update()
-            if not any(record.state in _OPEN for record in records):
+            if not _goes_on(records):
                 return records
             pause.wait(_LOOK)  # for nobody: storage says nothing by itself
             records = read()
             counters = _add_up(records)
+
+
+def _goes_on(records: Sequence[JobRecord]) -> bool:
+    return any(record.state in _OPEN for record in records)
 
 
 def _add_up(records: Sequence[JobRecord]) -> Counters:

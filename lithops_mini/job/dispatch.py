@@ -361,7 +361,7 @@ class Dispatcher:
             # A call that was cancelled, or failed with one before it, since it was taken is stopped like any other; one
             # that waits in vain is sent again.
             activation.stop(frozenset(call.id for call in left.values() if call.future.done() or call in stuck))
-            job.count(running=1)
+            self._settle.sent(job)
             began = time.monotonic()
             try:
                 # Without a name here: while it is under way, nobody else keeps it.

@@ -9,9 +9,9 @@ from typing import Any
 from lithops_mini import records, wire
 from lithops_mini.failures import Failure
 from lithops_mini.job.future import stats_of
-from lithops_mini.job.manifest import JobRecord, read_job, read_manifest
+from lithops_mini.job.manifest import JobRecord, read_attempt, read_job, read_manifest
 from lithops_mini.job.settle import LOST
-from lithops_mini.records import CallStats
+from lithops_mini.records import Attempt, CallStats
 from lithops_mini.storage.base import StorageBackend
 
 
@@ -22,6 +22,7 @@ class History:
     record: JobRecord  # its manifest's signature has been checked
     calls: list[CallStats]
     failures: list[Failure]  # without inputs, which are not recorded beside them
+    attempts: list[Attempt]  # that were followed by another one
 
     @property
     def stage(self) -> str:
@@ -40,8 +41,10 @@ def read_history(storage: StorageBackend, bucket: str, job_id: str, key: bytes) 
     submitted: float = header["created"]
     calls: dict[int, CallStats] = {}
     failures: dict[int, Failure] = {}
+    attempts: list[Attempt] = []
     for info in storage.list(bucket, records.progress_prefix(job_id)):
         batch, replies = wire.split_progress(wire.verify(key, info.key, storage.get(bucket, info.key)))
+        attempts += [read_attempt(told, submitted) for told in batch["attempts"]]
         for (worker_id, outcomes), (sent, settled) in zip(replies, batch["moments"], strict=True):
             dispatched = None if sent is None else submitted + sent
             for outcome in wire.iter_outcomes(outcomes):
@@ -50,7 +53,7 @@ def read_history(storage: StorageBackend, bucket: str, job_id: str, key: bytes) 
                 if (failure := _failure(outcome, worker_id)) is not None:
                     failures[outcome.call] = failure
     record = JobRecord(job_id, header, read_job(storage, bucket, job_id).progress)
-    return History(record, [calls[n] for n in sorted(calls)], [failures[n] for n in sorted(failures)])
+    return History(record, [calls[n] for n in sorted(calls)], [failures[n] for n in sorted(failures)], attempts)
 
 
 def _failure(outcome: wire.Outcome, worker_id: str) -> Failure | None:

@@ -28,6 +28,7 @@ from lithops_mini import records, wire
 from lithops_mini.errors import InputError, IntegrityError, LithopsMiniError, NoSuchObject, StorageError
 from lithops_mini.job.job import Call, Job
 from lithops_mini.job.stage import Code
+from lithops_mini.records import Attempt
 from lithops_mini.storage.base import StorageBackend
 from lithops_mini.version import __version__
 
@@ -43,6 +44,8 @@ _FLUSH_BYTES = 4 << 20
 _GLANCE = 16 << 10
 # By so much may two ways to tell a process's start differ, in seconds.
 _CLOCK_ERROR = 2.0
+# What of an attempt is in seconds.
+_TIMES = ("dispatched", "started", "ended", "given_up")
 # What a listing tells of a job from the header of its manifest.
 _TOLD = {"function": str, "kind": str, "calls": int, "created": float, "client": str}
 
@@ -107,6 +110,8 @@ class _Unwritten:
     encode: Callable[[], bytes] | None = None  # its manifest
     replies: list[bytes] = field(default_factory=list)
     moments: list[tuple[float | None, float]] = field(default_factory=list)  # of each: when sent, when settled
+    attempts: list[Attempt] = field(default_factory=list)  # that another one follows
+    moved: bool = False  # whether the counters are others than in the last batch
     size: int = 0
     due: float = math.inf  # monotonic: when it is to be written
     sequence: int = 0
@@ -148,6 +153,7 @@ class Recorder:
                 unwritten.replies.append(reply)
                 unwritten.moments.append((dispatched, time.time()))
                 unwritten.size += len(reply)
+                unwritten.moved = True
             unwritten.ended = ended
             if unwritten.size > _FLUSH_BYTES:
                 self._within(unwritten, 0.0)
@@ -155,6 +161,15 @@ class Recorder:
                 self._within(unwritten, _FLUSH_ENDS_SECONDS)
             elif reply:
                 self._within(unwritten, _FLUSH_FOLLOWED_SECONDS if job.followed else _FLUSH_SECONDS)
+
+    def moved(self, job: Job, attempt: Attempt | None = None) -> None:
+        """Note that a job, which goes on, has other counters than before; and an attempt that another one follows."""
+        with self._condition:
+            unwritten = self._jobs.setdefault(job, _Unwritten())
+            unwritten.moved = True
+            if attempt is not None:
+                unwritten.attempts.append(attempt)
+            self._within(unwritten, _FLUSH_SECONDS)
 
     def _within(self, unwritten: _Unwritten, seconds: float) -> None:
         """Have it written so soon, if that is not to be sooner anyway."""
@@ -219,16 +234,22 @@ class Recorder:
         return min((unwritten.due for unwritten in self._jobs.values()), default=math.inf)
 
     def _take(self, job: Job) -> _Unwritten:
-        taken = self._jobs.pop(job)
+        taken = self._jobs[job]
+        if taken.encode is not None and not taken.replies and taken.due > 0.0 and not self._closed:
+            # A manifest does not wait for what has only moved, which may be all written in one batch at the end.
+            alone, taken.encode = _Unwritten(encode=taken.encode), None
+            taken.due = time.monotonic() + _FLUSH_SECONDS if taken.moved else math.inf
+            return alone
+        del self._jobs[job]
         if not taken.ended:
             # The next batch of this job goes on counting where this one stops.
-            self._jobs[job] = _Unwritten(sequence=taken.sequence + bool(taken.replies))
+            self._jobs[job] = _Unwritten(sequence=taken.sequence + taken.moved)
         return taken
 
     def _write(self, job: Job, unwritten: _Unwritten) -> None:
         if unwritten.encode is not None:
             self._storage.put(self._bucket, records.manifest_key(job.id), unwritten.encode())
-        if unwritten.replies:
+        if unwritten.moved:
             counters = job.counters
             header = {
                 "time": time.time(),
@@ -240,6 +261,7 @@ class Recorder:
                 "running": counters.running,
                 "ended": unwritten.ended,
                 "moments": [[_since(job, sent), _since(job, settled)] for sent, settled in unwritten.moments],
+                "attempts": [_told(job, attempt) for attempt in unwritten.attempts],
                 # What is charged for: see costs.
                 "usage": job.usage.as_json(),
                 "platform": asdict(job.platform),
@@ -248,6 +270,17 @@ class Recorder:
             key = records.progress_key(job.id, unwritten.sequence)
             data = wire.encode_progress(header, unwritten.replies)
             self._storage.put(self._bucket, key, [data, wire.sign(job.key, key, data)])
+
+
+def _told(job: Job, attempt: Attempt) -> list[Any]:
+    """An attempt with its times as ``_since`` has them: see ``read_attempt``."""
+    return [_since(job, value) if name in _TIMES else value for name, value in attempt._asdict().items()]
+
+
+def read_attempt(told: Sequence[Any], submitted: float) -> Attempt:
+    """An attempt of a batch of a job that was submitted then."""
+    named = zip(Attempt._fields, told, strict=True)
+    return Attempt(*(submitted + value if name in _TIMES and value is not None else value for name, value in named))
 
 
 def _since(job: Job, when: float | None) -> float | None:

@@ -246,12 +246,22 @@ class Settle:
         return True
 
     def _retry(self, job: Job, call: Call, outcome: Outcome, worker_id: str, why: str) -> None:
-        job.attempts.append(_attempt_of(call, outcome, worker_id, why))
+        attempt = _attempt_of(call, outcome, worker_id, why)
+        job.attempts.append(attempt)
         logger.info("call %d of %s, attempt %d: %s; it is run again", call.id, job.name, call.attempt, why)
         delay = backoff(call.attempt)
         call.attempt += 1
-        job.count(retried=1)
+        self._move(job, attempt, retried=1)
         self._again(job, call, delay)
+
+    def sent(self, job: Job) -> None:
+        """Count a message that is under way now."""
+        self._move(job, running=1)
+
+    def _move(self, job: Job, attempt: Attempt | None = None, **counts: int) -> None:
+        with job.lock:  # as with ``_count``: nothing is noted of a job after its last batch
+            if not job.count(**counts):
+                self._recorder.moved(job, attempt)
 
     def _rebuild(self, job: Job, call: Call, outcome: Outcome, worker_id: str) -> tuple[BaseException, Failure]:
         """The exception of the user's function, and what is known of it."""
