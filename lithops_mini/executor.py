@@ -32,7 +32,7 @@ from lithops_mini.job.options import CallOptions, check_amount
 from lithops_mini.job.options import read as read_options
 from lithops_mini.job.plan import Cut, ExtraArgs, PlannedCall
 from lithops_mini.job.stage import Code, MapResults, Stage, name_of
-from lithops_mini.records import CallStats, Platform
+from lithops_mini.records import NO_REQUESTS, CallStats, Platform, Requests
 from lithops_mini.storage.api import Storage
 from lithops_mini.storage.base import StorageBackend
 from lithops_mini.waiting import ALL_COMPLETED, FutureList, Futures, get_result, listed, wait
@@ -122,13 +122,7 @@ class FunctionExecutor:
         self._surroundings = plan.Surroundings(self._storage, self.config.storage, readable)
         self._recorder = manifest.Recorder(self._storage, job.storage_bucket)
         self._tracer = tracing.open_tracer(job.otlp_endpoint)
-        self._dispatcher = Dispatcher(
-            self._compute,
-            self._storage,
-            job.storage_bucket,
-            self._recorder,
-            shows_output=self._compute.shows_output,
-        )
+        self._dispatcher = Dispatcher(self._compute, self._storage, job.storage_bucket, self._recorder)
         _open_executors.add(self)
 
     def __repr__(self) -> str:
@@ -437,12 +431,15 @@ class FunctionExecutor:
         """
         from lithops_mini import report
 
+        with self._lock:
+            jobs = list(self._jobs)
         summary = report.summary(
-            self.stats(),
+            [(_title(job), job.stats()) for job in jobs],
             backend=self.config.backend,
             storage=self.config.storage,
             executor_id=self.executor_id,
             client_requests=self._storage.requests(),
+            attempts={_title(job): list(job.attempts) for job in jobs},
         )
         bill = self.bill()
         return f"{summary}\n\n{bill}" if bill.stages else summary
@@ -454,12 +451,15 @@ class FunctionExecutor:
         """
         with self._lock:
             jobs = list(self._jobs)
+        return self._bill(jobs, self._storage.requests())
+
+    def _bill(self, jobs: Iterable[Job], client_requests: Requests | None) -> Bill:
         return costs.bill(
             [costs.Stage(_title(job), job.stats(), job.usage) for job in jobs],
             self._platform,
             self._prices,
             backend=self.config.backend,
-            client_requests=self._storage.requests(),
+            client_requests=client_requests,
         )
 
     @property
@@ -470,33 +470,62 @@ class FunctionExecutor:
     def _platform(self) -> Platform:
         return replace(self._compute.platform, storage=self.config.storage)
 
-    def plot(self, dst: str | Path | None = None) -> Pictures:
-        """Draw the jobs so far; return the paths of the pictures, with the pictures. See ``plots.files.plot``."""
+    def plot(self, dst: str | Path | None = None, fs: Futures | None = None) -> Pictures:
+        """Draw the jobs so far; return the paths of the pictures, with the pictures. See ``plots.files.plot``.
+
+        With ``fs``, a future or several, only their whole jobs, and before reducers the map. ``InputError`` for futures
+        of another executor, or none.
+        """
         from lithops_mini.plots import files
 
-        return files.plot(self.stats(), dst, name=self.executor_id)
+        jobs, name = self._jobs_of(fs)
+        return files.plot([(_title(job), job.stats()) for job in jobs], dst, name=name)
 
-    def report(self, dst: str | Path | None = None) -> str:
-        """Write what the jobs so far did as one HTML file, with pictures; return its path. See ``html.page.write``."""
+    def report(self, dst: str | Path | None = None, fs: Futures | None = None) -> str:
+        """Write what the jobs so far did as one HTML file, with pictures; return its path. See ``html.page.write``.
+
+        ``fs`` as for ``plot``.
+        """
         from lithops_mini.html import page
 
-        with self._lock:
-            jobs = list(self._jobs)
-        bill = self.bill()
+        jobs, name = self._jobs_of(fs)
+        requests = self._storage.requests()
+        if fs is not None and requests is not None:
+            requests = NO_REQUESTS  # the client's are counted for all jobs together
+        bill = self._bill(jobs, requests)
         told = page.Report(
-            self.executor_id,
+            name,
             {"backend": self.config.backend, "storage": self.config.storage, "bucket": self.config.job.storage_bucket},
             [page.Stage(_title(job), job.stats(), job.failures(), list(job.attempts)) for job in jobs],
-            self._storage.requests(),
+            requests,
             [page.bill_section(bill)] if bill.stages else [],
         )
         return page.write(told, dst)
 
-    def export(self, dst: str | Path) -> str:
-        """Write ``stats`` as a table, in the format that the name ends in, ``.csv`` or ``.jsonl``; return the path."""
+    def export(self, dst: str | Path, fs: Futures | None = None) -> str:
+        """Write ``stats`` as a table, in the format that the name ends in, ``.csv`` or ``.jsonl``; return the path.
+
+        ``fs`` as for ``plot``.
+        """
         from lithops_mini import export
 
-        return export.write_file(self.stats(), dst)
+        jobs, _ = self._jobs_of(fs)
+        return export.write_file([(_title(job), job.stats()) for job in jobs], dst)
+
+    def _jobs_of(self, fs: Futures | None) -> tuple[list[Job], str]:
+        """The jobs of futures, after those they wait for, with a name for them: all jobs without any."""
+        with self._lock:
+            jobs = {job.id: job for job in self._jobs}
+        if fs is None:
+            return list(jobs.values()), self.executor_id
+        wanted: set[Job] = set()
+        for future in (futures := listed(fs)):
+            if future.job_id not in jobs:
+                raise InputError(f"{future!r} is not of executor {self.executor_id}: ask the one that made it")
+            wanted |= {jobs[future.job_id], *jobs[future.job_id].upstream}
+        if not futures:
+            raise InputError("fs is empty: give futures of this executor, or leave it out for all jobs")
+        return [job for job in jobs.values() if job in wanted], futures[-1].job_id
 
     def dataframe(self) -> DataFrame:
         """``stats`` as a pandas ``DataFrame``, with a row for each call. ``ConfigError`` if there is no pandas."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 from lithops_mini.durations import format_duration
 from lithops_mini.measures import function_times, quantile, time_to_distribute
-from lithops_mini.records import CallStats, Requests
+from lithops_mini.records import Attempt, CallStats, Requests
 from lithops_mini.shorten import shorten
 from lithops_mini.sizes import format_size
 
 Stages = Sequence[tuple[str, Sequence[CallStats]]]
+Attempts = Mapping[str, Sequence[Attempt]]  # of each stage, those that were followed by another one
+NO_ATTEMPTS: Attempts = MappingProxyType({})
 
 _COLUMNS = 4  # of stages; with more of them the first are added up
 _NAME_WIDTH = 18
@@ -24,46 +28,68 @@ def summary(
     storage: str,
     executor_id: str = "",
     client_requests: Requests | None = None,
+    attempts: Attempts = NO_ATTEMPTS,
 ) -> str:
     """Return the job summary: a column for each stage and one for all, at most 32 lines, without a final newline.
 
     ``stages`` are names with the stats of settled calls, in the order they ran; stages without calls are left out.
-    Times of a call are those of the attempt that counted.
+    Numbers of a call are those of the attempt that counted; workers are those of ``attempts`` too.
     ``client_requests`` are those of this process to a storage service; with them the table has those of the workers,
     and a last line tells of the client's.
     """
     where = f"Job summary: backend {backend}, storage {storage}" + (f", executor {executor_id}" if executor_id else "")
-    rows = summary_rows(stages, with_requests=client_requests is not None)
+    rows = summary_rows(stages, attempts, with_requests=client_requests is not None)
     if not rows:
         return f"{where}\n\nNo call has been settled."
     told = f"{where}\n\n{_align(rows)}"
     return told if client_requests is None else f"{told}\n\n{client_sentence(client_requests)}"
 
 
-def summary_rows(stages: Stages, *, with_requests: bool = False) -> list[list[str]]:
+def summary_rows(stages: Stages, attempts: Attempts = NO_ATTEMPTS, *, with_requests: bool = False) -> list[list[str]]:
     """Return the table of ``summary``: its headings, and a row for each number; empty if no call has been settled."""
-    columns = [(name, list(stats)) for name, stats in stages if stats]
+    columns = [_Column(name, stats, attempts.get(name, ())) for name, stats in stages if stats]
     if not columns:
         return []
-    everything = [call for _, stats in columns for call in stats]
+    total = _together("total", columns)
     if len(columns) > _COLUMNS:
         earlier, columns = columns[: 1 - _COLUMNS], columns[1 - _COLUMNS :]
-        columns.insert(0, (f"{len(earlier)} earlier", [call for _, stats in earlier for call in stats]))
+        columns.insert(0, _together(f"{len(earlier)} earlier", earlier))
     if len(columns) > 1:
-        columns.append(("total", everything))
-    rows = [["", *(shorten(name, _NAME_WIDTH) for name, _ in columns)]]
-    rows += [[label, *(write(stats) for _, stats in columns)] for label, write in _ROWS]
+        columns.append(total)
+    rows = [["", *(shorten(column.name, _NAME_WIDTH) for column in columns)]]
+    rows += [[label, *(write(column.calls) for column in columns)] for label, write in _OUTCOMES]
+    rows.append(["workers", *(f"{count_workers(column.calls, column.attempts):,}" for column in columns)])
+    rows += [[label, *(write(column.calls) for column in columns)] for label, write in _COURSE]
     if with_requests:
-        sent = [_requests(stats) for _, stats in columns]
+        sent = [_requests(column.calls) for column in columns]
         rows.append(["storage requests", *(f"{sum(requests):,}" for requests in sent)])
         rows += [[f"  {name}", *(f"{requests[n]:,}" for requests in sent)] for n, name in enumerate(_CLASSES)]
     return rows
+
+
+def count_workers(calls: Iterable[CallStats], attempts: Iterable[Attempt] = ()) -> int:
+    """How many workers ran these calls and attempts, as far as it is known who did."""
+    return len({one.worker_id for ones in (calls, attempts) for one in ones} - {""})
 
 
 def client_sentence(requests: Requests) -> str:
     """What the client itself sent to storage, in words."""
     classes = ", ".join(f"{count:,} {name}" for count, name in zip(requests, _CLASSES, strict=True))
     return f"The client itself sent {sum(requests):,} storage requests: {classes}."
+
+
+class _Column(NamedTuple):
+    name: str
+    calls: Sequence[CallStats]
+    attempts: Sequence[Attempt]
+
+
+def _together(name: str, columns: Sequence[_Column]) -> _Column:
+    return _Column(
+        name,
+        [call for column in columns for call in column.calls],
+        [attempt for column in columns for attempt in column.attempts],
+    )
 
 
 def _align(rows: list[list[str]]) -> str:
@@ -111,13 +137,15 @@ def _count(holds: Callable[[CallStats], bool]) -> Callable[[Sequence[CallStats]]
     return lambda stats: f"{sum(map(holds, stats)):,}"
 
 
-_ROWS: list[tuple[str, Callable[[Sequence[CallStats]], str]]] = [
+_Rows = list[tuple[str, Callable[[Sequence[CallStats]], str]]]
+_OUTCOMES: _Rows = [
     ("calls", lambda stats: f"{len(stats):,}"),
     ("  ok", _count(lambda call: call.status == "ok")),
     ("  failed", _count(lambda call: call.status not in ("ok", "cancelled"))),
     ("  cancelled", _count(lambda call: call.status == "cancelled")),
     ("retries", lambda stats: f"{sum(max(call.attempt - 1, 0) for call in stats):,}"),
-    ("workers", lambda stats: f"{len({call.worker_id for call in stats} - {''}):,}"),
+]
+_COURSE: _Rows = [
     ("  cold starts", _count(lambda call: call.cold)),
     ("wall time", lambda stats: format_duration(_wall_time(stats))),
     ("calls at once, mean", _parallelism),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lithops_mini.durations import format_duration
 from lithops_mini.measures import most_at_once, time_to_distribute
-from lithops_mini.records import CallStats
+from lithops_mini.records import Attempt, CallStats
 from lithops_mini.report import summary
 
 WHERE = {"backend": "localhost", "storage": "files"}
@@ -97,6 +97,14 @@ def test_a_column_for_each_stage_and_one_for_all() -> None:
     assert rows["workers"] == ["2", "2", "2"]  # the same two
     assert rows["wall time"] == ["6 s", "1 min 40 s", "1 min 40 s"]
     assert rows["function time, sum"] == ["10 s", "3 s", "13 s"]
+
+
+def test_workers_of_attempts_that_were_followed_by_another_one_count() -> None:
+    lost = [
+        Attempt(1, n, EPOCH, EPOCH, None, EPOCH + 1, worker, "died", "") for n, worker in enumerate(["w1", "x", ""])
+    ]
+    told = summary([("map", [call(1), call(2)]), ("reduce", [call(3)])], **WHERE, attempts={"map": lost})
+    assert table(told)["workers"] == ["3", "1", "3"]
 
 
 def test_many_stages_are_added_up_but_for_the_last() -> None:
