@@ -84,3 +84,6 @@ def test_memory_of_an_action_that_is_full(openwhisk):
         assert (values[0], values[2]) == (10, 20)
     with lm.openwhisk_executor(**local(openwhisk, on_oom="double")) as executor:
         assert executor.get_result(executor.map(fill, [350], runtime_memory=250)) == [350]
+        assert executor.get_result(executor.map(fill, [350])) == [350]
+        (error,) = executor.get_result(executor.map(fill, [900]), throw_except=False)
+        assert type(error) is OutOfMemory  # the namespace gives no more than 512 MiB

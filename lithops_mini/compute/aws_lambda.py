@@ -149,6 +149,8 @@ class AwsLambdaCompute(ComputeBackend):
         self._client: Any = None
         self._inbox: Inbox | None = None
         self._concurrency = options.max_workers
+        self.usual_memory = options.memory << 20
+        self.most_memory = _MOST_MEMORY << 20
 
     @property
     def concurrency(self) -> int:

@@ -116,7 +116,8 @@ class DockerCompute(ComputeBackend):
                 self._tunnel.close()
             raise
         self._concurrency: int = options.max_workers or engine["NCPU"]
-        self._default_memory: int = engine["MemTotal"] // self._concurrency
+        self.usual_memory: int = engine["MemTotal"] // self._concurrency - _OWN_MEMORY
+        self.most_memory = engine["MemTotal"] - _OWN_MEMORY
         self._needs = WorkerNeeds()
         self._image = options.runtime or ""
         self._lock = threading.Lock()
@@ -158,8 +159,7 @@ class DockerCompute(ComputeBackend):
         return image.Images(self._client, recipe, options.runtime)
 
     def invoke(self, payload: bytes, activation: Activation) -> bytes:
-        memory = activation.memory
-        limit = self._default_memory if memory is None else memory + _OWN_MEMORY
+        limit = (self.usual_memory if activation.memory is None else activation.memory) + _OWN_MEMORY
         try:
             container = self._take(limit)
         except ENGINE_ERRORS as error:

@@ -66,6 +66,7 @@ class KnativeCompute(ComputeBackend):
         self._by_event = options.carrier == "event"
         self.stops = not self._by_event
         self.max_time = options.max_time
+        self.usual_memory = options.memory << 20
         self._limit = float(options.timeout)
         self._cluster = Cluster(options.kubeconfig, options.context, options.namespace, options.ca_bundle)
         self._client = Client(self.concurrency, options.ca_bundle or True)

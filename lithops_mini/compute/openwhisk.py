@@ -152,6 +152,7 @@ class OpenWhiskCompute(ComputeBackend):
         self._limits: Limits | None = None
         self._sizes = Sizes(self._make)  # names of actions
         self._concurrency: int = options.max_workers
+        self.usual_memory = options.memory << 20
 
     @property
     def concurrency(self) -> int:
@@ -272,6 +273,7 @@ class OpenWhiskCompute(ComputeBackend):
         """Read the limits, and know what the actions are."""
         limits = self.limits()
         self.max_time = self._time() / 1000
+        self.most_memory = None if limits.most_memory is None else limits.most_memory << 20
         environment = {**needs.found(), **needs.environment}
         bound = len(json.dumps({"environment": environment})) if environment else 0
         self.max_payload = most_bytes(limits.payload - bound)

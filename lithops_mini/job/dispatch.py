@@ -52,8 +52,6 @@ class Dispatcher:
         storage: StorageBackend,
         bucket: str,
         recorder: Recorder,
-        *,
-        shows_output: bool,
     ) -> None:
         self._compute = compute
         self._storage = storage
@@ -63,7 +61,7 @@ class Dispatcher:
         self._under_way = 0  # messages
         self._throttled = 0.0  # monotonic: when that became less
         self._pace = Pace()
-        self._settle = Settle(storage, bucket, recorder, self._again, shows_output=shows_output)
+        self._settle = Settle(compute, storage, bucket, recorder, self._again)
         self._condition = threading.Condition()
         self._ready: list[Job] = []  # jobs with calls to send, the one whose turn it is first
         self._delayed: list[tuple[float, int, Job, Call]] = []  # a heap by time

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from lithops_mini import wire
+from lithops_mini.compute.base import ComputeBackend
 from lithops_mini.errors import (
     CallTimeout,
     InvocationError,
@@ -80,19 +81,18 @@ class Settle:
 
     def __init__(
         self,
+        compute: ComputeBackend,
         storage: StorageBackend,
         bucket: str,
         recorder: Recorder,
         again: Callable[[Job, Call, float], None],
-        *,
-        shows_output: bool,
     ) -> None:
         """``again(job, call, delay)`` has a call run once more, ``delay`` seconds from now."""
+        self._compute = compute
         self._storage = storage
         self._bucket = bucket
         self._recorder = recorder
         self._again = again
-        self._shows_output = shows_output
 
     def reply(self, job: Job, calls: Sequence[Call], reply: bytes) -> float:
         """Take in the outcomes of a message; return the seconds the longest of its calls ran."""
@@ -112,7 +112,7 @@ class Settle:
                 outcome, as_it_came = outcome.after(call.requests), False
             if (took := outcome.ended - outcome.started) > longest:
                 longest = took
-            if outcome.log and not self._shows_output and logger.isEnabledFor(logging.DEBUG):
+            if outcome.log and not self._compute.shows_output and logger.isEnabledFor(logging.DEBUG):
                 for line in bytes(outcome.log).decode(errors="replace").splitlines():
                     logger.debug("call %d of %s: %s", call.id, job.name, line)
             if outcome.status == Status.OK:
@@ -236,12 +236,15 @@ class Settle:
             return False
         return self._resolve(job, call, outcome, worker_id, error, failure)
 
-    @staticmethod
-    def _give_more(job: Job, call: Call) -> bool:
+    def _give_more(self, job: Job, call: Call) -> bool:
         """Whether a call that ran out of memory may have twice as much, and another attempt."""
-        if job.policy.on_oom == "fail" or call.memory is None or call.attempt > job.policy.retries:
+        had = self._compute.usual_memory if call.memory is None else call.memory
+        if job.policy.on_oom == "fail" or had is None or call.attempt > job.policy.retries:
             return False
-        call.memory *= 2
+        more = 2 * had if self._compute.most_memory is None else min(2 * had, self._compute.most_memory)
+        if more <= had:
+            return False
+        call.memory = more
         logger.info("call %d of %s gets %d MiB", call.id, job.name, call.memory >> 20)
         return True
 
@@ -293,6 +296,15 @@ class Settle:
         shown = describe_input(call) if job.policy.show_inputs else ""
         return Failure(call.id, name, message, user_line, text, outcome.attempt, worker_id, shown)
 
+    def _notes(self, job: Job, failure: Failure) -> list[str]:
+        where = f", worker {failure.worker_id}" if failure.worker_id else ""
+        output = "its output is in future.logs"
+        if not failure.worker_id and self._compute.keeps_log:  # nobody has sent it
+            output = f"lithops-mini logs {job.id} --call {failure.call_id} shows its output"
+        return [
+            f"call {failure.call_id} of {job.id}: {job.name}({failure.input}), attempt {failure.attempt}{where}; {output}"
+        ]
+
     def _resolve(
         self,
         job: Job,
@@ -306,7 +318,7 @@ class Settle:
         if failure is None:
             name = type(error).__name__
             failure = self._failure(job, call, outcome, worker_id, name, str(error), "", "")
-        add_notes(error, _notes(job, failure))
+        add_notes(error, self._notes(job, failure))
         self._note(job, call, outcome, worker_id)
         call.future._failure = failure
         try:
@@ -404,14 +416,6 @@ def describe_input(call: Call) -> str:
         return f"<not shown: {type(error).__name__}>"
     shown = [short_repr(arg) for arg in args] + [f"{name}={short_repr(value)}" for name, value in kwargs.items()]
     return ", ".join(shown)
-
-
-def _notes(job: Job, failure: Failure) -> list[str]:
-    where = f", worker {failure.worker_id}" if failure.worker_id else ""
-    return [
-        f"call {failure.call_id} of {job.id}: {job.name}({failure.input}), attempt {failure.attempt}{where};"
-        " its output is in future.logs"
-    ]
 
 
 def add_notes(error: BaseException, notes: Sequence[str]) -> None:
