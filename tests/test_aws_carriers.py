@@ -111,8 +111,10 @@ def test_a_sandbox_that_dies_is_told_by_lambda_at_once(account, faults):
         ex.get_result(ex.submit(abs, 1))
         faults(crash=1)
         began = time.monotonic()
-        with pytest.raises(WorkerDied, match="lost its sandbox"):
-            ex.get_result(ex.map(abs, [1], retries=0))
+        futures = ex.map(abs, [1], retries=0)
+        with pytest.raises(WorkerDied, match="lost its sandbox") as caught:
+            ex.get_result(futures)
+        assert f"lithops-mini logs {futures[0].job_id} --call 0 shows its output" in "".join(caught.value.__notes__)
         assert time.monotonic() - began < 10  # and not when its time is over
     assert objects(account, LOSSES_PREFIX) == []
 

@@ -88,10 +88,7 @@ def lost_event(record: bytes) -> tuple[str, InvocationError] | None:
         text = f"AWS Lambda gave up an event for the function {name} ({condition})"
         reason = Reason.THROTTLED if condition == "EventAgeExceeded" else Reason.UNAVAILABLE
         return key, InvocationError(text, reason=reason, retryable=True)
-    error = failed(json.dumps(told["responsePayload"]).encode(), "", name)
-    # The record has no log, and CloudWatch has it only seconds later.
-    text = f"{error}; lithops-mini logs JOB --call N shows what it had printed"
-    return key, InvocationError(text, reason=error.reason, retryable=error.retryable)
+    return key, failed(json.dumps(told["responsePayload"]).encode(), "", name)  # the record has no log
 
 
 def failed(said: bytes, log: str, name: str) -> InvocationError:

@@ -301,9 +301,8 @@ class Settle:
         output = "its output is in future.logs"
         if not failure.worker_id and self._compute.keeps_log:  # nobody has sent it
             output = f"lithops-mini logs {job.id} --call {failure.call_id} shows its output"
-        return [
-            f"call {failure.call_id} of {job.id}: {job.name}({failure.input}), attempt {failure.attempt}{where}; {output}"
-        ]
+        call = f"call {failure.call_id} of {job.id}: {job.name}({failure.input}), attempt {failure.attempt}{where}"
+        return [f"{call}; {output}"]
 
     def _resolve(
         self,
