@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from lithops_mini.destination import writing
 from lithops_mini.errors import ConfigError, InputError
 from lithops_mini.records import CallStats
 
@@ -49,15 +50,17 @@ def write(stages: Stages, stream: TextIO, form: str) -> None:
 def write_file(stages: Stages, dst: str | Path) -> str:
     """``write`` to a file whose name ends in ``.csv`` or ``.jsonl``, and return its path.
 
-    Missing directories are made, a file that exists is replaced. ``InputError`` for any other name, ``OSError``.
+    Missing directories are made, a file that exists is replaced. ``InputError`` for any other name,
+    ``LithopsMiniError`` if it cannot be written.
     """
     path = Path(dst)
     form = path.suffix.lower().removeprefix(".")
     if form not in FORMATS:
         raise InputError(f"the name {str(dst)!r} does not say a format: end it in .csv or .jsonl")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", encoding="utf-8", newline="", errors="backslashreplace") as stream:
-        write(stages, stream, form)
+    with writing(path, "name another file"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "w", encoding="utf-8", newline="", errors="backslashreplace") as stream:
+            write(stages, stream, form)
     return str(path)
 
 

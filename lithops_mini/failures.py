@@ -56,7 +56,7 @@ def group(failures: Iterable[Failure]) -> list[FailureGroup]:
     places: dict[tuple[str, str], dict[str, list[Failure]]] = defaultdict(lambda: defaultdict(list))
     for failure in failures:
         place = places[failure.type_name, failure.user_line]
-        place[_mask_numbers(failure.message)].append(failure)
+        place[mask_numbers(failure.message)].append(failure)
     groups = []
     for (type_name, user_line), messages in places.items():
         if len(messages) > DISTINCT_MESSAGES:
@@ -144,7 +144,8 @@ _NUMBER = re.compile(
 _QUOTED = re.compile(r"(?<!\w)(?:'[^']*(?:'|$)|\"[^\"]*(?:\"|$)|`[^`]*(?:`|$))")  # not the apostrophe of "can't"
 
 
-def _mask_numbers(message: str) -> str:
+def mask_numbers(message: str) -> str:
+    """The beginning of a message on one line, with ``#`` for what does not tell it apart: numbers, addresses, ids."""
     return _NUMBER.sub("#", " ".join(message[: 2 * MESSAGE_LIMIT].split()))[:MESSAGE_LIMIT]
 
 

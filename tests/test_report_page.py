@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from fake_stats import job
 from matplotlib.image import imread
 
 from lithops_mini import costs
-from lithops_mini.errors import InputError
+from lithops_mini.errors import InputError, LithopsMiniError
 from lithops_mini.failures import Failure
 from lithops_mini.html import page
 from lithops_mini.html.calls import COLUMNS
@@ -210,13 +211,78 @@ def test_a_bill_is_a_section() -> None:
 def test_where_the_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(page, "render", lambda told: "page")
-    told = page.Report("3f9c", {}, [])
+    told = page.Report("3f9c", {}, [page.Stage("map", job(1, 1)[0][1])])
     assert page.write(told) == "3f9c.html"
     assert page.write(told, "new/") == "new/3f9c.html"
     assert page.write(told, tmp_path / "new") == str(tmp_path / "new" / "3f9c.html")
     assert page.write(told, "a/run.v2") == "a/run.v2.html"
     assert page.write(told, "a/run.HTM") == "a/run.HTM"
     assert (tmp_path / "a" / "run.v2.html").read_text() == "page"
+
+
+def test_where_it_cannot_be_written_is_told_before_anything_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page, "render", lambda told: pytest.fail("it is drawn"))
+    (tmp_path / "file").touch()
+    told = page.Report("job", {}, [page.Stage("map", job(1, 1)[0][1])])
+    with pytest.raises(
+        LithopsMiniError, match=r"cannot write .*x\.html: .*file is a file, not a directory; name another"
+    ):
+        page.write(told, tmp_path / "file" / "x.html")
+
+
+def test_without_matplotlib_there_is_a_report_without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    html = page.render(report(20, 4))
+    assert "There are none: plots need matplotlib" in html
+    assert "pip install &#x27;lithops_mini[plot]&#x27;" in html
+    assert "<img" not in html
+    assert "<h2>Calls</h2>" in html
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_reasons_for_another_attempt_are_one_but_for_what_is_counted_or_named_in_them() -> None:
+    again = [replace(call, attempt=2, status="ok", worker_id="w0") for call in job(8, 1)[0][1]]
+    whys = [f"RequestId: 8f5d1c0e-0000-4000-8000-00000000000{n} Error: exit status 1" for n in range(8)]
+    lost = [Attempt(n, 1, None, None, None, 0.0, f"lost{n}", "died", why) for n, why in enumerate(whys)]
+    late = Attempt(7, 1, None, None, None, 0.0, "w0", "timeout", whys[0])
+    html = page.render(page.Report("job", {}, [page.Stage("map", again, attempts=[*lost, late])]))
+    assert f"<td>died</td><td>RequestId: # Error: exit status #, for example: {whys[0]}</td></tr>" in html
+    assert "<td>8</td><td>0-7</td><td>died</td>" in html
+    assert f"<td>1</td><td>7</td><td>timeout</td><td>{whys[0]}</td></tr>" in html
+    assert "<b>9</b><span>workers</span>" in html
+    assert '<th scope="row">workers</th><td>9</td>' in html
+    assert "workers are those of every attempt that is known" in html
+
+
+@pytest.mark.usefixtures("chromium", "no_pictures")
+def test_marks_and_errors_are_in_sight(tmp_path: Path) -> None:
+    stages = []
+    for name, stats in job(300, 20):
+        stats = [replace(call, worker_id=f"localhost/{call.worker_id}.1") for call in stats]
+        failed = [
+            replace(failure(call), message="line 12 is not JSON")
+            for call in stats
+            if call.status not in ("ok", "cancelled")
+        ]
+        stages.append(page.Stage(f"{name} (M000)", stats, failed))
+    path = Path(page.write(page.Report("job", {}, stages), tmp_path / "report.html"))
+    script = """
+        const table = document.getElementById("table");
+        document.body.dataset.error = table.querySelector("td.error").getBoundingClientRect().right;
+        document.body.dataset.table = table.offsetWidth;
+    """
+    source = path.read_text(encoding="utf-8").replace("script-src ", f"script-src {digest(script)} ")
+    path.write_text(source.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
+
+    def measured(fragment: str) -> tuple[float, float]:
+        shown = browser.document(path, fragment)
+        right, width = (float(number) for number in re.findall(r'data-(?:error|table)="([0-9.]+)"', shown))
+        return right, width
+
+    assert measured("#calls?show=failed")[0] < 640
+    assert measured("#calls?filter=ok")[1] < 1280
 
 
 def test_nothing_settled_is_an_error(tmp_path: Path) -> None:

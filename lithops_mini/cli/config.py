@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from lithops_mini.cli.files import write_private, writing
+from lithops_mini.cli.files import write_private
 from lithops_mini.cli.options import Selection, config_options
+from lithops_mini.destination import writing
 from lithops_mini.errors import ConfigError
 
 

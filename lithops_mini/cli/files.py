@@ -1,15 +1,13 @@
-"""Files that commands read and write, and what the system has against them."""
+"""Files that commands read and write."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
-from lithops_mini.errors import LithopsMiniError
 from lithops_mini.shorten import printable
 
 
@@ -30,24 +28,6 @@ def files_below(directory: str) -> Iterator[tuple[str, str]]:
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-@contextmanager
-def writing(path: str | os.PathLike[str], way_out: str) -> Iterator[None]:
-    """The system's errors in the ``with`` block, which writes ``path``, as one sentence that ends with ``way_out``."""
-    try:
-        yield
-    except LithopsMiniError:
-        raise
-    except OSError as error:
-        above = os.path.dirname(os.path.abspath(path))
-        if isinstance(error, FileNotFoundError) and not os.path.isdir(above):
-            why = f"there is no directory {above}"
-        elif isinstance(error, FileExistsError | NotADirectoryError) and error.filename:
-            why = f"{error.filename} is a file, not a directory"
-        else:
-            why = (error.strerror or str(error)).lower()
-        raise LithopsMiniError(f"cannot write {os.fspath(path)}: {why}; {way_out}") from error
 
 
 def write_private(path: Path, text: str) -> None:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lithops_mini.cli.files import files_below, writing
+from lithops_mini.cli.files import files_below
 from lithops_mini.cli.options import Selection, config_options
 from lithops_mini.cli.table import count
+from lithops_mini.destination import writing
 from lithops_mini.errors import InputError, NoSuchBucket, NoSuchObject
 from lithops_mini.shorten import printable
 from lithops_mini.sizes import format_size

@@ -15,6 +15,8 @@ COLUMNS = (
     ("stage", "Stage", "text", "the function, and the job"),
     ("call", "Call", "count", "its number, from 0"),
     ("status", "Status", "text", "what became of it"),
+    ("marks", "Marks", "text", "cold: the first call of its worker; slow: a straggler; retried"),
+    ("error", "Error", "text", "why it failed"),
     ("attempt", "Attempt", "count", "the one that counted, from 1"),
     ("worker", "Worker", "text", "that ran it"),
     ("start", "Start", "seconds", "when its function was entered, after the first submit of all"),
@@ -28,8 +30,6 @@ COLUMNS = (
     ("data", "Data", "bytes", "that it read as its obj"),
     ("out", "Out", "bytes", "pickled result"),
     ("requests", "Requests", "count", "to storage"),
-    ("marks", "Marks", "text", "cold: the first call of its worker; slow: a straggler; retried"),
-    ("error", "Error", "text", "why it failed"),
 )
 
 _ERROR = 160  # characters
@@ -56,6 +56,8 @@ def _row(stage: str, call: CallStats, origin: float, limit: float | None, failur
         printable(stage),
         call.call_id,
         call.status,
+        " ".join(marks),
+        shorten(printable(f"{failure.type_name}: {failure.message}"), _ERROR) if failure else "",
         call.attempt,
         printable(call.worker_id),
         _between(origin, call.started),
@@ -69,8 +71,6 @@ def _row(stage: str, call: CallStats, origin: float, limit: float | None, failur
         call.data_read,
         call.bytes_out,
         call.storage_puts + call.storage_gets + call.storage_deletes,
-        " ".join(marks),
-        shorten(printable(f"{failure.type_name}: {failure.message}"), _ERROR) if failure else "",
     ]
 
 

@@ -10,15 +10,17 @@ from pathlib import Path
 from statistics import median
 
 from lithops_mini.costs import Bill
+from lithops_mini.destination import try_to_write, writing
 from lithops_mini.durations import format_duration
-from lithops_mini.failures import Failure, call_ranges, group
+from lithops_mini.errors import ConfigError, InputError
+from lithops_mini.failures import Failure, call_ranges, group, mask_numbers
 from lithops_mini.html.calls import table_data
 from lithops_mini.html.document import document
 from lithops_mini.html.markup import data, table, text
 from lithops_mini.measures import straggler_limit, stragglers, time_to_distribute
 from lithops_mini.plots.files import KINDS, data_url
-from lithops_mini.records import Attempt, CallStats, Requests
-from lithops_mini.report import client_sentence, summary_rows
+from lithops_mini.records import NO_REQUESTS, Attempt, CallStats, Requests
+from lithops_mini.report import client_sentence, count_workers, summary_rows
 from lithops_mini.shorten import shorten
 from lithops_mini.sizes import format_size
 
@@ -62,7 +64,8 @@ class Report:
     name: str  # an executor's or a job's id
     facts: Mapping[str, str]  # where it ran, by what that is called
     stages: Sequence[Stage]  # in the order they ran
-    client_requests: Requests | None = None  # of the client to storage
+    # Of the client to storage; NO_REQUESTS: which of them were for these jobs is not known.
+    client_requests: Requests | None = None
     sections: Sequence[Section] = ()  # shown after the summary: what it cost
 
 
@@ -77,22 +80,30 @@ def write(report: Report, dst: str | Path | None = None) -> str:
 
     ``dst`` is a directory (one that exists, or ends in ``/``), where it is ``<name>.html``; or the file, whose name
     gets ``.html`` if it does not end so. Default: the current directory. Missing directories are made, a file that
-    exists is replaced. ``InputError`` when no call has been settled, ``ConfigError`` when matplotlib is not installed,
-    ``OSError``.
+    exists is replaced. ``InputError`` when no call has been settled, ``LithopsMiniError`` when the file cannot be
+    written: that is tried before anything is drawn.
     """
-    page = render(report)
+    if not any(stage.calls for stage in report.stages):
+        raise InputError("there is nothing to report: no call has been settled")
     path = Path("" if dst is None else dst)
     if path.is_dir() or str(dst).endswith("/"):
         path /= f"{report.name}.html"
     elif path.suffix.lower() not in (".html", ".htm"):
         path = path.with_name(f"{path.name}.html")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    way_out = "name another file"
+    with writing(path, way_out):
+        try_to_write(path)
+    page = render(report)
+    with writing(path, way_out):
+        path.write_text(page, encoding="utf-8")
     return str(path)
 
 
 def render(report: Report) -> str:
-    """Return the page. All text in it that comes from jobs is escaped, and its policy lets only its own script run."""
+    """Return the page, without pictures when matplotlib is not installed.
+
+    All text in it that comes from jobs is escaped, and its policy lets only its own script run.
+    """
     failures = {stage.name: {failure.call_id: failure for failure in stage.failures} for stage in report.stages}
     rows = data(table_data(_named(report), failures))
     return document(
@@ -118,8 +129,13 @@ def _named(report: Report) -> list[tuple[str, Sequence[CallStats]]]:
     return [(stage.name, stage.calls) for stage in report.stages]
 
 
+def _attempts(report: Report) -> dict[str, Sequence[Attempt]]:
+    return {stage.name: stage.attempts for stage in report.stages}
+
+
 def _tiles(report: Report) -> str:
     calls = [call for stage in report.stages for call in stage.calls]
+    attempts = [attempt for stage in report.stages for attempt in stage.attempts]
     failed = sum(call.status not in ("ok", "cancelled") for call in calls)
     slow = sum(len(stragglers(stage.calls)) for stage in report.stages)
     distributed = time_to_distribute(calls)
@@ -130,7 +146,7 @@ def _tiles(report: Report) -> str:
         ("failed", f"{failed:,}", "bad" if failed else ""),
         ("retries", f"{sum(max(call.attempt - 1, 0) for call in calls):,}", ""),
         ("stragglers", f"{slow:,}", ""),
-        ("workers", f"{len({call.worker_id for call in calls} - {''}):,}", ""),
+        ("workers", f"{count_workers(calls, attempts):,}", ""),
         ("cold starts", f"{sum(call.cold for call in calls):,}", ""),
         ("wall time", format_duration(took), ""),
         ("to distribute", "-" if distributed is None else format_duration(distributed), ""),
@@ -144,11 +160,17 @@ def _tiles(report: Report) -> str:
 
 def _summary(report: Report) -> str:
     counted = report.client_requests is not None
-    headings, *rows = summary_rows(_named(report), with_requests=counted) or [["", "no call has been settled"]]
+    told = summary_rows(_named(report), _attempts(report), with_requests=counted)
+    headings, *rows = told or [["", "no call has been settled"]]
     shown = table(headings, rows, kind="numbers")
     if report.client_requests is None:
         return shown
-    return shown + f"<p>{text(client_sentence(report.client_requests))}</p>"
+    sent = (
+        "What the client itself sent to storage is known for all jobs of its executor together only: it is not in this."
+        if report.client_requests == NO_REQUESTS
+        else client_sentence(report.client_requests)
+    )
+    return f"{shown}<p>{text(sent)}</p>"
 
 
 def _section(section: Section) -> str:
@@ -159,7 +181,12 @@ def _section(section: Section) -> str:
 def _pictures(report: Report) -> Iterator[str]:
     stages = _named(report)
     for kind, draw in KINDS.items():
-        source = data_url(draw(stages), "svg")
+        try:
+            figure = draw(stages)
+        except ConfigError as error:
+            yield f"<p>{text(f'There are none: {error}')}</p>"
+            return
+        source = data_url(figure, "svg")
         yield f'<figure><img src="{source}" alt="{kind}"><figcaption>{_CAPTIONS[kind]}</figcaption></figure>\n'
 
 
@@ -224,6 +251,7 @@ def _stragglers(report: Report) -> Iterator[str]:
             ]
             for name, call in rows
         ],
+        kind="numbers",
     )
 
 
@@ -235,7 +263,7 @@ def _starts(report: Report) -> str:
         rows.append(
             [
                 stage.name,
-                f"{len({call.worker_id for call in begun}):,}",
+                f"{count_workers(stage.calls, stage.attempts):,}",
                 f"{sum(call.cold for call in begun):,}",
                 _median_way([call for call in begun if call.cold]),
                 _median_way([call for call in begun if not call.cold]),
@@ -246,9 +274,15 @@ def _starts(report: Report) -> str:
             ]
         )
     headings = ["stage", "workers", "cold starts", "way to a cold worker", "to a warm one", "to distribute"]
+    again = any(call.attempt > 1 for stage in report.stages for call in stage.calls)
+    counted = (
+        " Of calls that were run again, workers are those of every attempt that is known, and everything else is of the"
+        " attempt that counted: cold starts too."
+    )
     return (
         "<p>The way to a worker is from when a message left until its function was entered, the median of the calls."
-        " To distribute: from submit until as many workers had begun a call as calls ever ran at once.</p>"
+        " To distribute: from submit until as many workers had begun a call as calls ever ran at once."
+        f"{counted if again else ''}</p>"
         + table([*headings, "bytes in", "data read", "bytes out"], rows, kind="numbers")
     )
 
@@ -270,14 +304,14 @@ def _retries(report: Report) -> Iterator[str]:
         for name, calls in again.items()
         if calls
     ]
-    yield table(["stage", "calls run again", "attempts more", "in the end"], rows)
+    yield table(["stage", "calls run again", "further attempts", "in the end"], rows)
     attempts = [(stage.name, attempt) for stage in report.stages for attempt in stage.attempts]
-    reasons: dict[tuple[str, str], list[Attempt]] = defaultdict(list)
+    reasons: dict[tuple[str, str, str], list[Attempt]] = defaultdict(list)
     for name, attempt in attempts:
-        reasons[name, attempt.why].append(attempt)
+        reasons[name, attempt.status, mask_numbers(attempt.why)].append(attempt)
     if reasons:
         yield "<p>Why, as far as it is known:</p>"
-        most = sorted(reasons.items(), key=lambda reason: -len(reason[1]))
+        most = sorted(reasons.items(), key=lambda reason: -len(reason[1]))[:MOST_ATTEMPTS]
         yield table(
             ["stage", "attempts", "calls", "status", "why"],
             [
@@ -285,12 +319,18 @@ def _retries(report: Report) -> Iterator[str]:
                     name,
                     f"{len(same):,}",
                     call_ranges(attempt.call_id for attempt in same),
-                    same[0].status,
-                    shorten(why, 300),
+                    status,
+                    _reason(masked, [attempt.why for attempt in same]),
                 ]
-                for (name, why), same in most[:MOST_ATTEMPTS]
+                for (name, status, masked), same in most
             ],
         )
+
+
+def _reason(masked: str, all_of_it: Sequence[str]) -> str:
+    """What made calls run again, with one example where that is not the same for all but what is masked."""
+    example = shorten(all_of_it[0], 300)
+    return example if len(set(all_of_it)) == 1 else f"{masked}, for example: {example}"
 
 
 def _statuses(calls: Sequence[CallStats]) -> str:

@@ -81,8 +81,8 @@
       ...shown.map((row) => {
         const line = element("tr", undefined, shows.failed(row) ? "failed" : "");
         row.forEach((value, i) => {
-          const { kind } = columns[i];
-          line.append(element("td", value === null ? "-" : write[kind](value), kind === "text" ? "" : "number"));
+          const { key, kind } = columns[i];
+          line.append(element("td", value === null ? "-" : write[kind](value), kind === "text" ? key : "number"));
         });
         return line;
       }),
