@@ -183,6 +183,7 @@ def _attempt_span(tracer: Tracer, within: Context, attempt: Attempt, function: s
     attributes = {"lithops_mini.status": attempt.status, "lithops_mini.worker": attempt.worker_id}
     span = _start_attempt(tracer, within, function, attempt.attempt, begin, attributes)
     _mark_function(span, attempt.started, attempt.ended)
+    span.add_event("exception", {"exception.message": attempt.why}, _ns(attempt.ended or attempt.given_up))
     _judge(span, attempt.why, None)
     span.end(_ns(max(begin, attempt.given_up)))
 
@@ -194,6 +195,8 @@ def _last_attempt_span(
     attributes = {
         "lithops_mini.status": call.status,
         "lithops_mini.worker": call.worker_id,
+        "lithops_mini.bytes_in": call.bytes_in,
+        "lithops_mini.bytes_out": call.bytes_out,
         "lithops_mini.peak_memory": call.peak_memory,
         "lithops_mini.cpu_time": call.cpu_user + call.cpu_system,
         "faas.coldstart": call.cold,

@@ -124,6 +124,12 @@ def test_a_span_for_each_job_call_and_attempt(collector: Collector, tmp_path: Pa
     assert [attributes(each)["lithops_mini.attempt"] for each in of_call[2]] == [1, 2]
     assert [attributes(each)["lithops_mini.status"] for each in of_call[2]] == ["died", "died"]
     assert "exit code 3" in of_call[2][0].status.message
+    for lost in of_call[2]:
+        (why,) = [attributes(event) for event in lost.events if event.name == "exception"]
+        assert "exit code 3" in why["exception.message"]
+    told = attributes(of_call[5][0])
+    assert (told["lithops_mini.bytes_in"], told["lithops_mini.bytes_out"]) == (stats[5].bytes_in, stats[5].bytes_out)
+    assert stats[5].bytes_out > 0
     assert {event.name for event in of_call[5][0].events} == {"function entered", "function left"}
 
 

@@ -115,6 +115,16 @@ class ResponseFuture(Future[T]):
     def __repr__(self) -> str:
         return f"<ResponseFuture {self.job_id}, call {self.call_id}: {self._state.lower()}>"
 
+    def _repr_html_(self) -> str:
+        from lithops_mini.html.notebook import futures_html
+        from lithops_mini.progress import Counters
+
+        name = self.job_id if self.job is None else self.job.name
+        cancelled = self.cancelled()
+        failed = self.done() and not cancelled and self._exception is not None
+        counters = Counters(1, *map(int, (self.done(), self.running(), failed, False, cancelled)))
+        return futures_html(f"{name}, call {self.call_id}", counters, [] if self.failure is None else [self.failure])
+
     @property
     def executor_id(self) -> str:
         """The executor that made the call."""
