@@ -162,7 +162,7 @@ def latency(settings: Mapping[str, Any], *, cold: int = 5, warm: int = 50) -> Re
         if found:
             ordered = sorted(found)
             rows.append([kind, len(found), ordered[0], *(quantile(ordered, share) for share in (0.5, 0.95, 1.0))])
-    headings = ["start", "calls", "least", "median", "percentile_95", "most"]
+    headings = ["start", "calls", "least_seconds", "median_seconds", "percentile_95_seconds", "most_seconds"]
     note = "" if times["cold"] else "No start was cold: there are workers from before"
     return Result(headings, rows, partial(_draw_latency, times), note)
 
