@@ -29,7 +29,7 @@ def writing(path: str | os.PathLike[str], way_out: str) -> Iterator[None]:
 
 
 def try_to_write(path: Path) -> None:
-    """Make the directories that are missing, and raise what writing this file would raise; the file is left as it was."""
+    """Make missing directories, and raise what writing this file would raise; the file is left as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
     there = path.exists()
     with open(path, "ab"):
