@@ -50,6 +50,7 @@ class Ran:
 
     executor: lm.FunctionExecutor
     futures: Any
+    reduced: Any
     config: Path
 
     @property
@@ -74,8 +75,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     with lm.function_executor(config_file=config, retries=1, progress=False) as executor:
         futures = executor.map(unlucky, range(30))
         executor.get_result(futures, throw_except=False)
-        assert executor.get_result(executor.map_reduce(abs, range(5), lambda results: sum(results))) == 10
-    return Ran(executor, futures, config)
+        reduced = executor.map_reduce(abs, range(5), lambda results: sum(results))
+        assert executor.get_result(reduced) == 10
+    return Ran(executor, futures, reduced, config)
 
 
 def rows_of(html: str) -> list[list[Any]]:
@@ -115,6 +117,29 @@ def test_the_report_of_one_job(ran: Ran, tmp_path: Path, monkeypatch: pytest.Mon
     ran.command("jobs", "report", job_id, "-o", str(tmp_path / "one.html"))
     assert len(rows_of((tmp_path / "one.html").read_text(encoding="utf-8"))) == 30
     assert "no job" in ran.command("jobs", "report", "nothing", code=1).stderr
+
+
+def test_what_some_futures_are_of_is_told_alone(ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lithops_mini.html.page.KINDS", {"timeline": timeline})
+    monkeypatch.setattr("lithops_mini.plots.files.KINDS", {"timeline": timeline})
+    executor, chosen = ran.executor, ran.futures[3]
+    panels = [ax.get_title(loc="left") for ax in executor.plot(tmp_path, fs=chosen).figures["timeline"].axes]
+    assert panels == ["unlucky (M000): 30 calls"]
+    assert (tmp_path / f"{chosen.job_id}_timeline.png").exists()
+    with open(executor.export(tmp_path / "mapped.csv", ran.futures), encoding="utf-8", newline="") as stream:
+        assert {row["stage"] for row in csv.DictReader(stream)} == {"unlucky (M000)"}
+    reduced = ran.reduced[0]
+    html = Path(executor.report(tmp_path / "reduced.html", [reduced])).read_text(encoding="utf-8")
+    assert {row[0][-6:] for row in rows_of(html)} == {"(M001)", "(R002)"}  # the map too, for which it waits
+    assert f"<h1>{reduced.job_id}</h1>" in html
+    assert "unlucky" not in html
+    for tell in (executor.plot, executor.report, executor.export):
+        with pytest.raises(InputError, match="fs is empty"):
+            tell(tmp_path / "none.csv", [])
+        with lm.function_executor("inline", progress=False) as other:
+            foreign = other.submit(abs, -1)
+        with pytest.raises(InputError, match=f"is not of executor {executor.executor_id}"):
+            tell(tmp_path / "none.csv", [ran.futures[0], foreign])
 
 
 def test_a_record_of_another_version_is_refused_in_words(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,6 +199,11 @@ def test_text_is_no_formula_of_a_spreadsheet(ran: Ran, tmp_path: Path) -> None:
 def test_notebooks_show_executors_and_futures(ran: Ran) -> None:
     shown = ran.futures._repr_html_()
     assert "30 of 30 done, 2 failed" in shown
+    assert "ValueError: not &lt;one&gt;" in shown
+    assert "<b>unlucky, call 0</b>" in ran.futures[0]._repr_html_()
+    assert "1 of 1 done</div>" in ran.futures[0]._repr_html_()
+    shown = ran.futures[1]._repr_html_()
+    assert "1 of 1 done, 1 failed" in shown
     assert "ValueError: not &lt;one&gt;" in shown
     shown = ran.executor._repr_html_()
     assert ran.executor.executor_id in shown
