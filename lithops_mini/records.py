@@ -194,9 +194,12 @@ class CallStats:
     started: float | None  # worker: its function was entered
     ended: float | None  # worker: its function returned or raised, or its process was found dead
     settled: float  # client: its future was resolved
-    cpu_user: float  # seconds
+    cpu_user: float  # seconds, with those of processes that it started and waited for
     cpu_system: float  # seconds
-    peak_memory: int  # bytes the worker process held at most; looked at after calls of 5 ms and more
+    # Bytes that the worker process, or it and all it had started, held at most. Of the process alone that is exact,
+    # after calls of 5 ms and more. All together are looked at every 20 ms, or 100 where no memory was set; pages that
+    # they share may count for each. In containers whose /tmp is memory, what is in that counts too.
+    peak_memory: int
     bytes_in: int  # pickled arguments
     bytes_out: int  # pickled result
     attempt: int  # of the outcome that counted, from 1

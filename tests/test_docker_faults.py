@@ -124,6 +124,20 @@ def test_a_call_out_of_memory_gets_a_larger_container_where_that_is_wanted(setti
         returned(future, 300, attempt=4)  # 64, 128, 256 and 512 MiB, each and the worker's 64
 
 
+def test_files_in_memory_are_memory_that_a_call_holds(settings: Settings) -> None:
+    def write() -> None:
+        with open("/tmp/large", "wb") as file:
+            for _ in range(200):
+                file.write(bytes(1 << 20))
+        time.sleep(0.2)
+
+    with lm.function_executor(**settings) as executor:
+        future = executor.call_async(write, (), runtime_memory=1024)
+        future.result(LIMIT)
+        assert future.stats is not None
+        assert 200 << 20 < future.stats.peak_memory < 300 << 20
+
+
 def test_a_container_that_is_stuck_is_replaced(
     executor: lm.FunctionExecutor, docker_engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,10 +8,12 @@ import copy
 import os
 import pickle
 import re
+import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -370,3 +372,144 @@ def test_what_would_end_a_program_ends_just_the_call(backend: str, error: BaseEx
         assert caught.value.type_name == type(error).__name__
         assert type(error).__name__ in caught.value.remote_traceback
         assert executor.call_async(echo, 1).result() == 1
+
+
+# -- stats of what a function starts
+
+HOLD = """
+import sys, time
+held = bytearray(b"x") * (int(sys.argv[1]) << 20)
+print("full", flush=True)
+time.sleep(float(sys.argv[2]))
+"""
+BURN = """
+import time
+while time.process_time() < 0.6:
+    pass
+"""
+MANY = 300  # MiB
+
+
+def python(program: str, *arguments: object) -> list[str]:
+    return [sys.executable, "-c", program, *map(str, arguments)]
+
+
+def in_child() -> None:
+    subprocess.run(python(HOLD, MANY, 0.3), check=True)
+
+
+def in_grandchild() -> None:
+    child = "import subprocess, sys; subprocess.run(sys.argv[1:], check=True)"
+    subprocess.run(python(child, *python(HOLD, MANY, 0.3)), check=True)
+
+
+def in_child_of_thread() -> None:
+    thread = threading.Thread(target=in_child)
+    thread.start()
+    thread.join()
+
+
+def in_two_children() -> None:
+    children = [subprocess.Popen(python(HOLD, MANY // 2, 0.8)) for _ in range(2)]
+    assert [child.wait() for child in children] == [0, 0]
+
+
+def in_fork() -> None:
+    child = os.fork()
+    if not child:
+        held = bytearray(b"x") * (MANY << 20)
+        time.sleep(0.3)
+        os._exit(held[0] != ord("x"))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def in_child_for_a_moment() -> None:
+    subprocess.run(python(HOLD, MANY, 0), check=True)
+
+
+def mebibytes(future: lm.ResponseFuture[Any]) -> float:
+    future.result(60)
+    assert future.stats is not None
+    return future.stats.peak_memory / (1 << 20)
+
+
+WAYS = [in_child, in_grandchild, in_child_of_thread, in_two_children, in_fork, in_child_for_a_moment]
+
+
+@pytest.mark.parametrize(("way", "limit"), [*((way, 1024) for way in WAYS), (in_two_children, None)])
+def test_memory_of_processes_that_a_call_starts(way: Callable[[], None], limit: int | None) -> None:
+    with lm.localhost_executor(max_workers=1, progress=False, runtime_memory=limit) as executor:
+        alone = mebibytes(executor.call_async(time.sleep, 0.15))
+        assert alone < 100
+        assert MANY <= mebibytes(executor.call_async(way, ())) < MANY + 200
+        after = executor.call_async(in_child_of_its_own, ())
+        assert mebibytes(after) < 100  # what is over does not stick to the process
+        assert after.stats is not None
+        assert not after.stats.cold
+        if limit is not None:
+            advice = executor.bill().advice[1]
+            assert MANY * 1.25 < advice.enough < limit
+
+
+def in_child_of_its_own() -> None:
+    subprocess.run(python("pass"), check=True)
+
+
+def test_the_memory_that_would_have_been_enough_is_enough() -> None:
+    with lm.localhost_executor(max_workers=1, progress=False) as executor:
+        executor.get_result(executor.map(in_child, [()], runtime_memory=1024))
+        advised = executor.bill().advice[0].enough
+        assert executor.get_result(executor.map(in_child, [()], runtime_memory=advised)) == [None]
+
+
+def test_a_child_that_outlives_its_call() -> None:
+    def start() -> int:
+        child = subprocess.Popen(python(HOLD, MANY, 60), stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"full\n"
+        time.sleep(0.3)
+        child.stdout.close()
+        child.returncode = 0  # so that the object does not complain when it goes
+        return child.pid
+
+    def end(pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+    with lm.localhost_executor(max_workers=1, progress=False, runtime_memory=1024) as executor:
+        started = executor.call_async(start, ())
+        assert mebibytes(started) >= MANY
+        assert mebibytes(executor.call_async(time.sleep, 0.2)) >= MANY  # its worker held that
+        executor.call_async(end, started.result()).result(60)
+        assert mebibytes(executor.call_async(time.sleep, 0.2)) < 100
+
+
+def test_memory_of_a_call_that_held_too_much() -> None:
+    with lm.localhost_executor(max_workers=1, progress=False, runtime_memory=200) as executor:
+        future = executor.call_async(in_child, ())
+        assert future.exception(60) is not None
+        assert future.stats is not None
+        assert future.stats.status == "out_of_memory"
+        assert future.stats.peak_memory > 200 << 20
+        assert executor.bill().advice[0].enough > 200
+
+
+def burn_in_child() -> None:
+    subprocess.run(python(BURN), check=True)
+
+
+def burn_in_grandchild() -> None:
+    subprocess.run(
+        python("import subprocess, sys; subprocess.run(sys.argv[1:], check=True)", *python(BURN)), check=True
+    )
+
+
+@pytest.mark.parametrize("way", [burn_in_child, burn_in_grandchild])
+def test_processor_time_of_processes_that_a_call_starts(way: Callable[[], None]) -> None:
+    with lm.localhost_executor(max_workers=1, progress=False) as executor:
+        burnt, quiet = executor.map(lambda call: call(), [way, os.getpid])
+        executor.get_result([burnt, quiet])
+    assert burnt.stats is not None
+    assert quiet.stats is not None
+    assert 0.6 <= burnt.stats.cpu_user + burnt.stats.cpu_system < 5
+    assert quiet.stats.cpu_user + quiet.stats.cpu_system < 0.3

@@ -28,6 +28,8 @@ except ImportError:  # Windows
 
 # A call shorter than this is not worth asking the kernel for its memory peak, in seconds.
 _MEASURED = 0.005
+# Bytes in a unit of ru_maxrss.
+_MAXRSS = 1 if sys.platform == "darwin" else 1024
 # What is told of an exception in words, in characters: some quote their data.
 _LONGEST_TEXT = 64 << 10
 # Jobs whose function stays loaded.
@@ -54,7 +56,7 @@ class Job:
         self._opening = opening
         self._function: Callable[..., Any] | None = None
         self._sources: dict[str, str] = {}
-        self.cpu = (0.0, 0.0)  # user and system seconds of this process when the last call ended
+        self.used = (0.0, 0.0, 0)  # what _used() said when the last call ended
         self._requests = NO_REQUESTS  # sent by the storage then
 
     def share(self, other: Job) -> None:
@@ -177,9 +179,9 @@ class Job:
         size = wire.Stored.decode(data).stop if place == wire.STORED else len(data)
         peak = _peak_memory(ended - started >= _MEASURED)
         log = take_log()
-        user, system = self.cpu
-        self.cpu = _cpu()
-        cpu = self.cpu[0] - user, self.cpu[1] - system
+        (user, system, largest), self.used = self.used, _used()
+        if self.used[2] > largest:  # else nobody knows which call it was in
+            peak = max(peak, self.used[2])
         sent, self._requests = self._requests, self._sent()
         return wire.Outcome(
             call.id,
@@ -189,7 +191,8 @@ class Job:
             cold,
             started,
             ended,
-            *cpu,
+            self.used[0] - user,
+            self.used[1] - system,
             peak,
             bytes_in,
             size,
@@ -271,12 +274,15 @@ def _end_if_forked(worker: int, *, failed: bool) -> None:
         os._exit(failed)
 
 
-def _cpu() -> tuple[float, float]:
+def _used() -> tuple[float, float, int]:
+    """User and system seconds of this process and of those it started and has waited for, and of these the most bytes
+    that one has held.
+    """
     if resource is None:
         times = os.times()
-        return times.user, times.system
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime, usage.ru_stime
+        return times.user, times.system, 0
+    own, ended = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + ended.ru_utime, own.ru_stime + ended.ru_stime, ended.ru_maxrss * _MAXRSS
 
 
 _last_peak = 0
@@ -294,8 +300,7 @@ def _peak_memory(measure: bool) -> int:
                 clear.write(b"5")
         except OSError:  # no /proc: the kernel's own high-water mark, never reset
             if resource is not None:
-                unit = 1 if sys.platform == "darwin" else 1024
-                _last_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+                _last_peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS
     return _last_peak
 
 
@@ -331,7 +336,7 @@ class Jobs:
         header, inline_code, calls = wire.split_payload(payload)
         job = self._job(header)
         restore = set_environment(job.env) if job.env else None
-        job.cpu = _cpu()
+        job.used = _used()
         first = True
         room -= wire.count_calls(payload) * wire.OUTCOME_OVERHEAD + job.inline + LOG_HEAD + LOG_TAIL
         try:

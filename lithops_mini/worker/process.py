@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import glob
 import os
 import select
 import signal
@@ -13,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from lithops_mini.errors import InvocationError, Reason
 from lithops_mini.worker.pipe import HEAD, OPENING, READY
@@ -217,15 +215,21 @@ def describe_exit(code: int) -> str:
 def _tree(pid: int) -> Iterator[int]:
     """The process and all it started, from whichever of its threads."""
     yield pid
-    for children in glob.glob(f"/proc/{pid}/task/*/children"):
-        with contextlib.suppress(OSError):  # the thread has ended meanwhile
-            for child in Path(children).read_bytes().split():
-                yield from _tree(int(child))
+    with contextlib.suppress(OSError):  # ended meanwhile, or no /proc
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError):  # the thread has ended meanwhile
+                for child in _read(f"/proc/{pid}/task/{thread}/children").split():
+                    yield from _tree(int(child))
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb", 0) as file:
+        return file.read()
 
 
 def _resident(pid: int) -> int:
     try:
-        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        return int(_read(f"/proc/{pid}/statm").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError):  # ended meanwhile, or no /proc
         return 0
 
@@ -233,7 +237,7 @@ def _resident(pid: int) -> int:
 def _held(pid: int) -> int:
     """As ``_resident``, but of pages shared with other processes a share, and of mapped files nothing."""
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_bytes().splitlines()[1:]
+        lines = _read(f"/proc/{pid}/smaps_rollup").splitlines()[1:]
         sizes = {name: int(size) << 10 for name, size, *_ in map(bytes.split, lines)}
         return sizes[b"Pss:"] - sizes[b"Pss_File:"]
     except (OSError, KeyError):  # ended meanwhile, or an older kernel

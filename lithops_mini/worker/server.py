@@ -43,6 +43,14 @@ def _socket_path() -> str:
     return os.path.join(directory(), "socket")
 
 
+def _memory_disk() -> str | None:
+    """The container's directory for temporary files, if that is in its memory."""
+    place = os.environ.get("TMPDIR", "/tmp")
+    with open("/proc/self/mounts") as mounts:
+        kinds = {where: kind for _, where, kind, *_ in map(str.split, mounts)}
+    return place if kinds.get(place) == "tmpfs" else None
+
+
 def _gate() -> str:
     """A named pipe: opening it to read returns when the server takes questions, and not before."""
     path = os.path.join(directory(), "gate")
@@ -142,7 +150,9 @@ class Server:
 
     def _set_up(self, given: dict[str, Any]) -> None:
         self._lines.show = given["show_output"]
-        self._supervisor = Supervisor(given["name"], directory(), environment=given["environment"])
+        self._supervisor = Supervisor(
+            given["name"], directory(), environment=given["environment"], memory_disk=_memory_disk()
+        )
         self._supervisor.start()
         self._send(Kind.HELLO, json.dumps({"python": platform.python_version()}).encode())
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +27,8 @@ logger = logging.getLogger("lithops_mini.worker")
 
 # How often a running call is looked at, in seconds: a process filling memory at 4 GB/s passes its limit by 80 MB.
 _TICK = 0.02
+# How often its memory is if nothing limits that, in seconds: it is only for the records.
+_UNLIMITED = 0.1
 # A process that ends closes its pipes a little before; one that goes on without them this long (seconds) is of no use.
 _HUNG_UP = 1.0
 # After this long, in seconds, what is known of a message is delivered, and what has not begun of it is given back: a
@@ -55,6 +58,8 @@ class _Message:
     done: int = 0
     outcomes: bytearray = field(default_factory=bytearray)
     verdict: tuple[int, Status, str] | None = None  # the call the runner was killed for, and why
+    weighed: float = 0.0  # monotonic: when the memory was looked at
+    held: int = 0  # bytes that were seen then, at most, in the running call
     log_head: bytes = b""  # of the running call, once its output had to be cut
     log_dropped: int = 0
     log_shown: int = 0
@@ -69,11 +74,19 @@ class Supervisor:
     """``run`` is for one thread at a time; ``start``, ``cancel``, ``close`` and ``retire`` may be called from any."""
 
     def __init__(
-        self, name: str, directory: str, *, python: str | None = None, environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        directory: str,
+        *,
+        python: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        memory_disk: str | None = None,
     ) -> None:
         """``name`` identifies the worker in replies; ``directory`` is private and takes unpacked modules;
-        ``environment``: what runners started from now on have besides the environment of this process.
+        ``environment``: what runners started from now on have besides the environment of this process;
+        ``memory_disk``: a file system in memory that is this worker's alone, so that calls hold what is in it.
         """
+        self._memory_disk = memory_disk
         self._environment = environment if environment is not None else {}
         self._name = name
         self._directory = directory
@@ -261,11 +274,26 @@ class Supervisor:
             return Status.TIMEOUT, text
         if runner.hung_up is not None and time.monotonic() - runner.hung_up > _HUNG_UP:
             return Status.DIED, "the call closed the worker's own file descriptors, so nothing could come back from it"
-        limit = message.memory
-        if limit is not None and runner.memory() > limit and (held := runner.memory_held()) > limit:
+        return self._weigh(runner, message)
+
+    def _weigh(self, runner: RunnerProcess, message: _Message) -> tuple[Status, str] | None:
+        limit, now = message.memory, time.monotonic()
+        if limit is None and now - message.weighed < _UNLIMITED:
+            return None
+        message.weighed, held = now, runner.memory()
+        if limit is not None and held > limit:
+            held = runner.memory_held()
+        message.held = max(message.held, held + self._on_disk())
+        if limit is not None and held > limit:
             text = f"the worker held {-(-held >> 20):,} MiB, over its limit of {limit >> 20:,} MiB (runtime_memory),"
             return Status.OUT_OF_MEMORY, f"{text} and was stopped"
         return None
+
+    def _on_disk(self) -> int:
+        if self._memory_disk is None:
+            return 0
+        disk = os.statvfs(self._memory_disk)
+        return (disk.f_blocks - disk.f_bfree) * disk.f_frsize
 
     def _settle_death(self, runner: RunnerProcess, message: _Message) -> None:
         """The runner has ended: an outcome for the call it was at, and the others are given back."""
@@ -289,17 +317,25 @@ class Supervisor:
         else:
             # The call that was meant had just ended: this one was hit in its place and runs again.
             return unstarted(victim)
-        return empty_outcome(victim, status, text, started=message.started, log=log)
+        fate = empty_outcome(victim, status, text, started=message.started, log=log)
+        return fate._replace(peak_memory=message.held)
 
     def _collect(self, runner: RunnerProcess, message: _Message) -> None:
         """Move the whole outcomes from the runner's buffer to the message."""
         ends = list(wire.iter_frame_ends(runner.buffer))
         if not ends:
             return
-        if message.log_head or message.log_shown or message.parted or logger.isEnabledFor(logging.DEBUG):
+        if (
+            message.held
+            or message.log_head
+            or message.log_shown
+            or message.parted
+            or logger.isEnabledFor(logging.DEBUG)
+        ):
             for start, end in pairwise((0, *ends)):
                 if message.done < message.kept:
-                    message.outcomes += self._with_taken_log(message, runner.buffer[start:end])
+                    message.outcomes += self._completed(message, runner.buffer[start:end])
+                message.held = 0
                 message.done += 1
         else:
             message.outcomes += runner.buffer[: ends[-1]]
@@ -307,16 +343,18 @@ class Supervisor:
         del runner.buffer[: ends[-1]]
         message.began, message.started = time.monotonic(), time.time()
 
-    def _with_taken_log(self, message: _Message, frame: bytes | bytearray) -> bytes | bytearray:
-        outcome = next(wire.iter_outcomes(frame))
+    def _completed(self, message: _Message, frame: bytes | bytearray) -> bytes | bytearray:
+        """The outcome with what the runner cannot know: output it has no longer, and memory of processes it started."""
+        told = outcome = next(wire.iter_outcomes(frame))
         log = bytes(outcome.log)
         if len(log) > message.log_shown:
             self._show(message, log[message.log_shown :])
         if message.log_head:
-            short = shorten(message.log_head, log[-LOG_TAIL:], message.log_dropped)
-            frame = wire.encode_outcome(outcome._replace(log=short))
+            outcome = outcome._replace(log=shorten(message.log_head, log[-LOG_TAIL:], message.log_dropped))
+        if message.held > outcome.peak_memory:
+            outcome = outcome._replace(peak_memory=message.held)
         message.log_head, message.log_dropped, message.log_shown = b"", 0, 0
-        return frame
+        return frame if outcome is told else wire.encode_outcome(outcome)
 
     def _show(self, message: _Message, output: bytes) -> None:
         for line in output.decode(errors="replace").splitlines():
