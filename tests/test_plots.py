@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
@@ -13,13 +15,15 @@ import pytest
 from fake_stats import job, stage
 from terminal import child
 
-from lithops_mini.errors import InputError
+from lithops_mini.errors import InputError, LithopsMiniError
 from lithops_mini.plots.calls import histogram, timeline
 from lithops_mini.plots.files import KINDS, plot
+from lithops_mini.plots.levels import means
 from lithops_mini.plots.progress import stage_progress
+from lithops_mini.plots.style import ORANGE, Stages
 from lithops_mini.plots.usage import utilisation
-from lithops_mini.plots.workers import worker_lifetimes
-from lithops_mini.records import CallStats
+from lithops_mini.plots.workers import row_names, worker_lifetimes
+from lithops_mini.records import Attempt, CallStats
 
 pytest.importorskip("matplotlib")
 
@@ -66,6 +70,14 @@ CALLS = [
     call(2, status="error"),
     call(3, status="died", ended=None, started=None),
     call(4, status="cancelled", dispatched=None, started=None, ended=None),
+]
+
+
+LOST = [
+    Attempt(0, 2, 104.0, 105.0, None, 106.0, "b", "died", "exit code 1"),
+    Attempt(0, 1, 101.0, 102.0, 102.5, 103.0, "a", "died", "exit code 1"),
+    Attempt(1, 1, 102.0, None, None, 104.0, "", "unavailable", "no answer"),
+    Attempt(2, 1, None, None, None, 103.0, "", "unavailable", "never sent"),
 ]
 
 
@@ -133,15 +145,26 @@ def test_more_stages_than_panels_share_one() -> None:
     assert len(spans(histogram(stages), "warm worker", 1)) == 60
 
 
-@pytest.mark.parametrize("calls", [15, 10_000])
-def test_no_text_lies_upon_another_or_outside(calls: int) -> None:
-    stages = [*job(calls, 1 + calls // 20), ("a function with a very long name", stage(3, 3))]
+def slow_calls() -> Stages:
+    """Calls whose numbers are as long as any: hours, thousands of stragglers."""
+    ends = [10_000 + n if n < 6_000 else 40_000 + n for n in range(10_000)]
+    stats = [
+        call(n, ended=end, settled=end + 1, cold=n < 9, attempt=1 + n % 2) for n, end in enumerate(map(float, ends))
+    ]
+    return [("a function with a very long name", [*stats, *CALLS])]
+
+
+@pytest.mark.parametrize("stages", [job(15, 2), job(10_000, 500), slow_calls()], ids=["15", "10,000", "slow"])
+def test_no_text_lies_upon_another_or_outside(stages: list[tuple[str, list[CallStats]]]) -> None:
+    stages = [*stages, ("a function with a very long name", stage(3, 3))]
+    lost = [attempt._replace(call_id=5) for attempt in LOST]
+    attempts = {name: lost for name, _ in stages}
     for draw in KINDS.values():
-        figure = draw(stages)
+        figure = draw(stages, attempts)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         renderer = canvas.get_renderer()
-        texts = [figure._suptitle, *(ax.xaxis.label for ax in figure.axes)]
+        texts = [figure._suptitle, *(axis.label for ax in figure.axes for axis in (ax.xaxis, ax.yaxis))]
         for ax in figure.axes:
             for at, limits, ticks in (
                 (1, ax.get_ylim(), ax.get_yticklabels()),
@@ -198,23 +221,168 @@ def test_the_utilisation_adds_up_to_what_the_calls_used(calls: int) -> None:
         points = curve(figure, panel, label)
         return sum(level * (after - now) for (now, level), (after, _) in pairwise(points))
 
-    assert area(0, "") == pytest.approx(sum(call.cpu_user + call.cpu_system for call in stats), rel=1e-6)
+    assert area(0, "processors in use") == pytest.approx(
+        sum(call.cpu_user + call.cpu_system for call in stats), rel=1e-6
+    )
     assert area(0, "calls running") == pytest.approx(sum(call.function_time or 0 for call in stats), rel=1e-6)
-    assert area(1, "") == pytest.approx(sum(call.peak_memory * (call.function_time or 0) for call in stats), rel=1e-6)
+    assert area(1, "memory") == pytest.approx(
+        sum(call.peak_memory * (call.function_time or 0) for call in stats), rel=1e-6
+    )
     assert area(2, "in") == pytest.approx(sum(call.bytes_in + call.data_read for call in stats), rel=1e-6)
     assert area(2, "out") == pytest.approx(sum(call.bytes_out for call in stats), rel=1e-6)
 
 
 def test_the_utilisation_is_that_of_each_moment() -> None:
-    busy = {"cpu_user": 5.0, "cpu_system": 1.0, "peak_memory": 3 << 20}
-    figure = utilisation([("map", [call(0, **busy), call(1, **busy, started=104.5)])])  # 2 cores for 3 s, 4 for 1.5 s
+    busy = {"cpu_user": 5.0, "cpu_system": 1.0, "peak_memory": 3 << 20, "dispatched": 103.0}
+    second = call(1, **busy | {"dispatched": 104.5}, started=104.5, worker_id="v")
+    figure = utilisation([("map", [call(0, **busy), second])])  # 2 cores for 3 s, 4 for 1.5 s
 
-    def level(panel: int, at: float) -> float:
-        return [level for time, level in curve(figure, panel, "") if time <= at][-1]
+    def level(panel: int, label: str, at: float) -> float:
+        return [level for time, level in curve(figure, panel, label) if time <= at][-1]
 
-    assert [level(0, at) for at in (1.0, 4.0, 5.0, 6.5)] == pytest.approx([0, 2, 6, 0])
-    assert [level(1, at) for at in (1.0, 4.0, 5.0, 6.5)] == pytest.approx([0, 3 << 20, 6 << 20, 0])
+    assert [level(0, "processors in use", at) for at in (1.0, 4.0, 5.0, 6.5)] == pytest.approx([0, 2, 6, 0])
+    assert [level(1, "memory", at) for at in (1.0, 4.0, 5.0, 6.5)] == pytest.approx([0, 3 << 20, 6 << 20, 0])
     assert titles(figure)[1] == "memory of running calls: at most 6 MiB"
+
+
+def short_calls(number: int, workers: int = 2) -> list[CallStats]:
+    """Calls of 1 us, one every 20 us of each worker, in which it uses its processor all the time."""
+    stats = []
+    for n in range(number):
+        began = 101 + n // workers * 20e-6
+        times = {"dispatched": 101.0, "started": began + 18e-6, "ended": began + 19e-6, "settled": began + 20e-6}
+        use = {"cpu_user": 19e-6, "cpu_system": 1e-6, "peak_memory": 18 << 20 if n % 3 else 0}
+        stats.append(call(n, **times, **use, submitted=100.9, worker_id=f"w{n % workers}", cold=n < workers))
+    return stats
+
+
+def test_short_calls_use_no_more_processors_than_there_are_and_all_their_memory() -> None:
+    use, memory, _ = titles(utilisation([("map", short_calls(20_000))]))
+    assert use.startswith("processors in use: at most 2, ")
+    assert memory.startswith("memory of running calls: at most 36 MiB")
+
+
+@pytest.mark.parametrize(
+    ("draw", "panel", "label"),
+    [
+        (histogram, 0, ""),
+        (utilisation, 0, "calls running"),
+        (utilisation, 1, "memory"),
+        (worker_lifetimes, 0, "worker busy"),
+    ],
+)
+def test_what_changes_too_often_to_be_seen_is_drawn_as_means(
+    draw: Callable[..., Figure], panel: int, label: str
+) -> None:
+    few, many = draw([("map", short_calls(200))]), draw([("map", short_calls(8_000))])
+    assert "means" not in titles(few)[panel]
+    assert "means" in titles(many)[panel]
+    assert len(curve(many, panel, label)) <= 301
+    levels = [level for _, level in curve(many, panel, label) if level]
+    assert max(levels) < max(level for _, level in curve(few, panel, label)) / 4
+
+
+def test_means_and_the_most_of_each_piece_of_the_time() -> None:
+    times = [0.0, *(n / 1000 + 5 for n in range(3001))]
+    levels = [0.0, *(float(n % 3) for n in range(3000)), 0.0]
+    mean, most = means((times, levels))
+    area = sum(level * (after - now) for (now, level), (after, _) in pairwise(zip(*mean, strict=True)))
+    assert area == pytest.approx(3.0)
+    assert [dict(zip(*most, strict=True))[at] for at in mean[0][:10]] == [0.0] * 10
+    assert most[1][-10:-1] == [2.0] * 9
+    assert all(low <= high for low, high in zip(mean[1], most[1], strict=True))
+
+
+@pytest.mark.parametrize(("draw", "panel"), [(timeline, 0), (histogram, 1)])
+def test_cold_starts_are_seen_among_thousands_of_calls(draw: Callable[..., Figure], panel: int) -> None:
+    def orange(figure: Figure) -> list[float]:
+        lines = [line for line in figure.axes[panel].lines if line.get_markerfacecolor() == ORANGE]
+        assert all(line.get_markersize() > 5 for line in lines)
+        return [row for line in lines for row in line.get_ydata()]
+
+    assert orange(draw([("map", short_calls(10_000, 3))])) == [0, 1, 2]
+    assert orange(draw([("map", short_calls(10))])) == []  # their lines are thick
+
+
+RETRIED = [
+    call(0, attempt=3, dispatched=107.0, started=108.0, ended=109.0, settled=110.0, worker_id="c"),
+    call(1, attempt=2, dispatched=None, started=None, ended=None, settled=110.0, worker_id="", status="cancelled"),
+    call(2, attempt=2, dispatched=107.0, started=None, ended=None, settled=110.0, worker_id="", status="died"),
+]
+
+
+def test_lost_attempts_are_told_from_waiting() -> None:
+    stages = [("other", [call(0)]), ("map", RETRIED)]
+    figure = timeline(stages, {"map": LOST})
+    assert spans(figure, "lost attempt", 1) == [(0, 1, 3), (0, 4, 6), (1, 2, 4)]
+    assert spans(figure, "queued", 1) == [(0, 0, 1), (0, 3, 4), (0, 6, 7), (1, 0, 2), (1, 4, 10), (2, 0, 7)]
+    assert spans(figure, "function", 1) == [(0, 8, 9)]
+    assert not spans(figure, "lost attempt", 0)
+    assert "lost attempt" in labels(figure)
+    assert "lost attempt" not in labels(timeline(stages))
+    shared = timeline(
+        [("map", RETRIED), *((f"stage {n}", [call(0, submitted=110.0)]) for n in range(9))], {"map": LOST}
+    )
+    assert spans(shared, "lost attempt") == [(0, 1, 3), (0, 4, 6), (1, 2, 4)]
+
+
+def test_lost_attempts_ran_too() -> None:
+    figure = histogram([("map", RETRIED)], {"map": LOST})
+    assert curve(figure, 0, "") == [(0, 0), (2, 1), (2.5, 0), (5, 1), (6, 0), (8, 1), (9, 0)]
+    assert spans(figure, "lost attempt", 1) == [(0, 2, 2.5), (0, 5, 6)]
+    assert titles(figure)[1] == "map: 3 calls, 2 of them never started"
+    only_lost = histogram([("map", [replace(RETRIED[1], call_id=0)])], {"map": LOST})
+    assert spans(only_lost, "lost attempt", 1) == [(0, 2, 2.5), (0, 5, 6)]
+    assert titles(only_lost) == ["running: at most 1 call at once", "map: 1 call"]
+    running = curve(utilisation([("map", RETRIED)], {"map": LOST}), 0, "calls running")
+    assert running == curve(figure, 0, "")
+    progress = stage_progress([("map", RETRIED)], {"map": LOST})
+    assert curve(progress, 0, "sent") == [(1, 0), (1, 1), (2, 2), (7, 3), (10, 3)]
+    assert curve(progress, 0, "started") == [(2, 0), (2, 1), (10, 1)]
+
+
+def test_workers_that_only_lost_calls_were_there() -> None:
+    never = Attempt(2, 1, 103.0, None, None, 105.0, "d", "died", "exit code 1")
+    figure = worker_lifetimes([("map", RETRIED)], {"map": [*LOST[:3], never]})
+    assert [label.get_text() for label in figure.axes[1].get_yticklabels()] == ["a", "d", "b", "c"]
+    assert spans(figure, "lost attempt", 1) == [(0, 2, 2.5), (1, 3, 5), (2, 5, 6)]
+    assert spans(figure, "function", 1) == [(3, 8, 9)]
+    assert curve(figure, 0, "worker busy") == [(0, 0), (2, 1), (2.5, 0), (5, 1), (6, 0), (8, 1), (9, 0)]
+    assert "4 workers" in figure._suptitle.get_text()
+
+
+def test_a_worker_that_dies_with_calls_it_had_not_begun_is_there_until_then() -> None:
+    waiting = [Attempt(n, 1, 101.0, None, None, 109.0, "w", "died", "exit code 1") for n in (1, 2)]
+    figure = worker_lifetimes([("map", [call(0), RETRIED[1], RETRIED[2]])], {"map": waiting})
+    assert spans(figure, "function", 1) == [(0, 3, 6)]
+    assert spans(figure, "lost attempt", 1) == [(0, 6, 9)]
+    assert curve(figure, 0, "worker busy") == [(0, 0), (3, 1), (6, 0)]
+
+
+@pytest.mark.parametrize(
+    ("names", "common", "rows"),
+    [
+        (["w10", "w11"], "", ["w10", "w11"]),
+        (["localhost/0.1", "localhost/0.2"], "localhost/0.", ["1", "2"]),
+        (["localhost/0.1", "localhost/1.1"], "localhost/", ["0.1", "1.1"]),
+        (["knative/lithops-mini-7a-x1-ab.0.1"], "", ["knative/lit….0.1"]),
+        (["aws/2026-a.1", "aws/2026-a.1/b"], "aws/2026-a.", ["1", "1/b"]),
+        (["a/", "a/b"], "", ["a/", "a/b"]),
+        ([f"{'x' * 15}{n}{'y' * 15}" for n in "pq"], "", [f"{'x' * 15}{n}y…{'y' * 6}" for n in "pq"]),
+        ([f"{'x' * 40}{n}{'y' * 40}" for n in "pq"], "", [f"{n}: {'x' * 26}…{'y' * 9}" for n in (1, 2)]),
+        ([], "", []),
+    ],
+)
+def test_rows_of_workers_have_names_that_differ(names: list[str], common: str, rows: list[str]) -> None:
+    assert row_names(names) == (common, rows)
+
+
+@pytest.mark.parametrize("stages", [job(15, 2), job(200, 50)], ids=["15", "200"])
+def test_every_axis_says_what_its_numbers_are(stages: Stages) -> None:
+    for draw in KINDS.values():
+        for ax in draw(stages).axes:
+            names = {label.get_text() for label in ax.get_yticklabels()}
+            assert ax.get_ylabel() or names == {"w0", "w1"}
 
 
 def test_workers_live_from_their_first_call_to_their_last() -> None:
@@ -244,7 +412,7 @@ def test_stages_show_how_far_they_were_and_how_long_functions_took() -> None:
     assert curve(figure, 0, "result here")[-1] == (61, 6)
     assert curve(figure, 1, "straggler") == [(57, 0.02)]
     assert titles(figure) == [
-        *("map: 6 calls, 1 failed", "functions: median 3 s, 1 straggler"),
+        *("map: 6 calls, 1 failed", "functions: median 3 s,\n1 straggler"),
         *("two: 5 calls, 2 failed", "functions: median 3 s"),
     ]
 
@@ -280,10 +448,31 @@ def test_where_the_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert 300 < height < 1500
 
 
-def test_a_directory_that_is_a_file_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
-        plot([("map", CALLS)], tmp_path / "file" / "job")
+@pytest.mark.parametrize("suffix", ["gif", "jpg", "JPEG", "webp", "eps", "html", "csv"])
+def test_other_formats_are_refused(suffix: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"end '.*' in \.png, \.svg or \.pdf"):
+        plot([("map", CALLS)], tmp_path / f"new/p.{suffix}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lithops_mini.plots.files.KINDS", {"timeline": timeline})
+    (tmp_path / "p.gif").mkdir()
+    assert plot([("map", CALLS)], tmp_path / "p.gif", name="j") == [str(tmp_path / "p.gif" / "j_timeline.png")]
+
+
+@pytest.mark.parametrize("dst", ["file/job", "file/", "/dev/null/", "job", "x" * 250])
+def test_what_cannot_be_written_is_told_before_anything_is_drawn(
+    dst: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(KINDS, "timeline", lambda *_: pytest.fail("drawn"))
+    Path("file").write_text("kept")
+    Path("job_workers.png").mkdir()
+    with pytest.raises(LithopsMiniError, match=r"cannot write .*; name another place for the pictures"):
+        plot([("map", CALLS)], dst)
+    assert sorted(os.listdir()) == ["file", "job_workers.png"]
+    assert Path("file").read_text() == "kept"
 
 
 @pytest.mark.parametrize("stages", [[], [("map", [])]])

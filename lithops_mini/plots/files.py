@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lithops_mini.destination import writing
+from lithops_mini.errors import InputError
 from lithops_mini.plots.calls import histogram, timeline
 from lithops_mini.plots.progress import stage_progress
-from lithops_mini.plots.style import Stages
+from lithops_mini.plots.style import NO_ATTEMPTS, Attempts, Stages
 from lithops_mini.plots.usage import utilisation
 from lithops_mini.plots.workers import worker_lifetimes
 from lithops_mini.progress import in_notebook
@@ -25,6 +27,12 @@ KINDS = {
     "utilisation": utilisation,
     "workers": worker_lifetimes,
 }
+# Endings that say a format in which nobody here writes a picture; any other dot is part of a name, as in run.v2.
+_OTHER_FORMATS = {
+    *(".gif", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".eps", ".ps"),
+    *(".html", ".htm", ".csv", ".json"),
+}
+_WAY_OUT = "name another place for the pictures"
 
 
 class Pictures(list[str]):
@@ -44,25 +52,23 @@ class Pictures(list[str]):
         )
 
 
-def plot(stages: Stages, dst: str | Path | None = None, *, name: str = "lithops_mini") -> Pictures:
+def plot(
+    stages: Stages, dst: str | Path | None = None, *, name: str = "lithops_mini", attempts: Attempts = NO_ATTEMPTS
+) -> Pictures:
     """Draw the pictures of ``KINDS`` of these stages, write them, and return their paths, in that order.
 
     ``dst`` is a directory (one that exists, or ends in ``/``), where they are ``<name>_timeline.png`` and so on; or
     what the paths begin with: ``out/job`` gives ``out/job_timeline.png``. Ending in ``.png``, ``.svg`` or ``.pdf`` it
     also says the format. Default: the current directory, except in a notebook, where nothing is written. Missing
-    directories are made, pictures that exist are replaced. Raises what ``timeline`` raises, and ``OSError``.
+    directories are made, pictures that exist are replaced. ``attempts`` and what is raised as in ``timeline``; before
+    anything is drawn ``InputError`` for the suffix of another format, ``LithopsMiniError`` for what cannot be written.
     """
-    figures = {kind: draw(stages) for kind, draw in KINDS.items()}
-    if dst is None and in_notebook():
-        return Pictures([], figures)
-    prefix, suffix = _destination(dst, name)
-    prefix.parent.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for kind, figure in figures.items():
-        path = prefix.with_name(f"{prefix.name}_{kind}{suffix}")
-        figure.savefig(path)
-        paths.append(str(path))
-    return Pictures(paths, figures)
+    paths = {} if dst is None and in_notebook() else _paths(dst, name)
+    figures = {kind: draw(stages, attempts) for kind, draw in KINDS.items()}
+    for kind, path in paths.items():
+        with writing(path, _WAY_OUT):
+            figures[kind].savefig(path)
+    return Pictures(map(str, paths.values()), figures)
 
 
 def data_url(figure: Figure, kind: str) -> str:
@@ -78,11 +84,34 @@ def picture_url(data: bytes, kind: str) -> str:
     return f"data:{media};base64,{base64.b64encode(data).decode()}"
 
 
-def _destination(dst: str | Path | None, name: str) -> tuple[Path, str]:
-    """Return what the files' paths begin with, and their suffix."""
+def _paths(dst: str | Path | None, name: str) -> dict[str, Path]:
+    """Where each kind will be written, which has been tried."""
     path = Path("" if dst is None else dst)
-    if path.is_dir() or str(dst).endswith("/"):
+    with writing(path, _WAY_OUT):
+        prefix, suffix = _destination(path, name, is_directory=path.is_dir() or str(dst).endswith("/"))
+        paths = {kind: prefix.with_name(f"{prefix.name}_{kind}{suffix}") for kind in KINDS}
+        prefix.parent.mkdir(parents=True, exist_ok=True)
+        for each in paths.values():
+            _try_to_write(each)
+    return paths
+
+
+def _destination(path: Path, name: str, *, is_directory: bool) -> tuple[Path, str]:
+    """Return what the files' paths begin with, and their suffix."""
+    suffix = path.suffix.lower()
+    if is_directory:
         return path / name, ".png"
-    if path.suffix.lower() in (".png", ".svg", ".pdf"):
-        return path.with_suffix(""), path.suffix.lower()
+    if suffix in _OTHER_FORMATS:
+        raise InputError(f"pictures are not written as {suffix}: end {str(path)!r} in .png, .svg or .pdf")
+    if suffix in (".png", ".svg", ".pdf"):
+        return path.with_suffix(""), suffix
     return path, ".png"
+
+
+def _try_to_write(path: Path) -> None:
+    """Raise what writing this file would raise; it is left as it was."""
+    there = path.exists()
+    with open(path, "ab"):
+        pass
+    if not there:
+        path.unlink()

@@ -12,15 +12,18 @@ from lithops_mini.plots.style import (
     BLUE,
     GREEN,
     INK,
+    NO_ATTEMPTS,
     ORANGE,
     SKY,
     VERMILLION,
+    Attempts,
     Panel,
     Stages,
     blank_figure,
     counted,
     draw_clock,
     draw_legend,
+    label_rows,
     panel_title,
     panels_of,
     plain_axes,
@@ -35,13 +38,14 @@ _BINS = 40
 _HEIGHTS = (2.4, 1.25)  # inches: of the one stage there is, of each of six
 
 
-def stage_progress(stages: Stages) -> Figure:
+def stage_progress(stages: Stages, attempts: Attempts = NO_ATTEMPTS) -> Figure:
     """Draw for each stage how many calls were sent, started, ended and settled at each moment, and beside it how many
-    functions took how long; stragglers as ``measures.straggler_limit`` has them.
+    functions took how long; stragglers as ``measures.straggler_limit`` has them. A call that was run again was sent and
+    started when that was first.
 
     Arguments, time and errors as in ``timeline``.
     """
-    panels = panels_of(stages)
+    panels = panels_of(stages, attempts)
     height = max(_HEIGHTS[1], _HEIGHTS[0] - 0.25 * (len(panels) - 1))
     figure = blank_figure(panels, "Stages", (height + 0.3) * len(panels) + 1.2)
     axes = figure.subplots(len(panels), 2, squeeze=False, width_ratios=[3, 1])
@@ -59,8 +63,8 @@ def stage_progress(stages: Stages) -> Figure:
 def _draw_curves(ax: Axes, panel: Panel) -> None:
     calls = panel.calls
     moments: dict[tuple[str, str, float], Iterable[float | None]] = {  # where two are the same, both are seen
-        ("sent", SKY, 3.0): (call.dispatched for call in calls),
-        ("started", ORANGE, 1.2): (call.started for call in calls),
+        ("sent", SKY, 3.0): (panel.first("dispatched", call) for call in calls),
+        ("started", ORANGE, 1.2): (panel.first("started", call) for call in calls),
         ("result here", GREEN, 3.0): (call.settled for call in calls),
         ("ended", BLUE, 1.2): (call.ended for call in calls),
     }
@@ -71,12 +75,16 @@ def _draw_curves(ax: Axes, panel: Panel) -> None:
             y = [0, *range(1, len(reached) + 1), len(reached)]
             ax.step(x, y, where="post", color=colour, linewidth=width, label=label, rasterized=len(x) > 2000)
     ax.set_ylim(0, len(calls) * 1.06)
+    label_rows(ax, "calls")
     failed = sum(call.status not in ("ok", "cancelled") for call in calls)
     write_title(ax, panel_title(panel) + (f", {failed:,} failed" if failed else ""))
 
 
 def _draw_times(ax: Axes, panel: Panel) -> None:
+    from matplotlib.ticker import LogLocator
+
     times = function_times(panel.calls)
+    label_rows(ax, "functions")
     if not times:
         ax.set_xticks([])
         write_title(ax, "no function ran")
@@ -85,6 +93,7 @@ def _draw_times(ax: Axes, panel: Panel) -> None:
     wide = high / low > 30
     if wide:
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(numticks=4))
         edges = [10 ** (log10(low) + n * (log10(high) - log10(low)) / _BINS) for n in range(_BINS + 1)]
     else:
         begin, spread = (low, high - low) if high > low else (low / 2, low)
@@ -100,9 +109,16 @@ def _draw_times(ax: Axes, panel: Panel) -> None:
         ax.plot(slow, [0.02] * len(slow), "|", color=VERMILLION, markersize=9, label="straggler", transform=feet)
         ax.hist(slow, bins=edges, color=VERMILLION)
     ax.axvline(quantile(times, 0.5), color=INK, linewidth=1, linestyle="--")
-    ax.xaxis.set_major_formatter(lambda value, _: format_duration(value, 2))
+    ax.xaxis.set_major_formatter(lambda value, _: _tick(value, 2 if wide else 3))
     ax.xaxis.set_minor_formatter(lambda *_: "")
     if not wide:
         ax.locator_params(axis="x", nbins=4)
     told = f"functions: median {format_duration(quantile(times, 0.5))}"
-    write_title(ax, told + (f", {counted(len(slow), 'straggler')}" if slow else ""))
+    write_title(ax, told + (f",\n{counted(len(slow), 'straggler')}" if slow else ""))
+
+
+def _tick(seconds: float, figures: int) -> str:
+    """A duration in one unit, since ticks are close to each other."""
+    if seconds < 60:
+        return format_duration(seconds, figures)
+    return f"{seconds / 60:.{figures}g} min" if seconds < 3600 else f"{round(seconds / 3600, figures - 1):,g} h"

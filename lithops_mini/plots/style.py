@@ -6,17 +6,17 @@ no state that the picture of another thread could see.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from math import log2, log10
 from operator import attrgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from lithops_mini.durations import format_duration
 from lithops_mini.errors import ConfigError, InputError
-from lithops_mini.records import CallStats
+from lithops_mini.records import Attempt, CallStats
 from lithops_mini.shorten import printable, shorten
 
 if TYPE_CHECKING:
@@ -24,25 +24,31 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Stages = Sequence[tuple[str, Sequence[CallStats]]]
+Attempts = Mapping[str, Sequence[Attempt]]  # by stage, those that were followed by another one
+NO_ATTEMPTS: Attempts = MappingProxyType({})
 Points = tuple[list[float], list[float]]
 
 # Of Okabe and Ito's palette: people who do not see red, green or blue tell them apart.
 BLUE, SKY, GREEN, ORANGE, VERMILLION = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00"
+PURPLE = "#CC79A7"
 PALE, GREY, INK = "#D0D0D0", "#808080", "#333333"
 
 # All that any picture has in its legend, in that order.
 LEGEND = (
-    *("queued", "to a worker", "to a cold worker", "function", "result on its way", "idle"),
-    *("warm worker", "cold start", "worker there", "worker busy"),
-    *("sent", "started", "ended", "result here", "calls running"),
+    *("queued", "to a worker", "to a cold worker", "function", "warm worker", "result on its way", "idle"),
+    *("cold start", "lost attempt", "worker there", "worker busy"),
+    *("sent", "started", "ended", "result here", "processors in use", "calls running", "memory"),
     *("in", "out", "straggler", "retried", "cancelled", "failed"),
 )
 
 MOST_PANELS = 6  # stages with a panel of their own; more than these share one
 MOST_ROWS = 20_000  # calls of a panel that are drawn; of more, every second, third, ...
 TALL_ROW = 9.0  # points; in rows from this height every moment of a call gets a dot
+THIN_ROW = 3.0  # in rows below it what matters about a call gets one, since its line cannot be found
+FAILED = 1.35  # times the size of other marks: its arms are thin, and it matters most
 WIDTH = 11.0  # inches, as the heights
 HEIGHT, ROW, LOWEST = 6.0, 0.26, 0.75  # of all panels together, of a row when there is room, of any panel
+_LEGEND_LINE = 140  # characters, with six for each mark
 ROOMY_ROWS = 12  # up to which a row has that room
 
 
@@ -56,6 +62,7 @@ class Panel:
     calls: Sequence[CallStats]  # all of them, in the order of their rows
     height: float  # inches
     note: str  # how many they are
+    lost: Mapping[CallStats, Sequence[Attempt]]  # of calls of any stage that were run again: the earlier attempts
 
     @property
     def rows(self) -> list[tuple[int, CallStats]]:
@@ -76,15 +83,35 @@ class Panel:
         """Points: this share of a row, but so much that it can be seen and no more than ``most``."""
         return min(max(0.7, share * self.row_height), most)
 
+    def lost_functions(self, call: CallStats) -> list[tuple[float, float]]:
+        """From when to when its function ran in each of the earlier attempts in which it was entered."""
+        return [
+            (attempt.started, first_known(attempt.ended, attempt.given_up))
+            for attempt in self.lost.get(call, ())
+            if attempt.started is not None
+        ]
+
+    def functions(self, call: CallStats) -> list[tuple[float, float]]:
+        """From when to when its function ran, in all attempts."""
+        own = [] if call.started is None else [(call.started, first_known(call.ended, call.settled))]
+        return [*self.lost_functions(call), *own]
+
+    def first(self, moment: str, call: CallStats) -> float | None:
+        """When that was, ``dispatched`` or ``started``, in the first attempt that got so far."""
+        times = (getattr(each, moment) for each in (*self.lost.get(call, ()), call))
+        return next((time for time in times if time is not None), None)
+
     def started(self) -> Panel:
-        """The calls whose function was entered, in the order in which that was."""
-        calls = sorted((call for call in self.calls if call.started is not None), key=attrgetter("started", "call_id"))
+        """The calls whose function was entered, in the order in which that was first."""
+        begun = {call: time for call in self.calls if (time := self.first("started", call)) is not None}
+        calls = sorted(begun, key=lambda call: (begun[call], call.call_id))
         never = len(self.calls) - len(calls)
         return replace(self, calls=calls, note=f"{self.note}, {never:,} of them never started" if never else self.note)
 
 
-def panels_of(stages: Stages) -> list[Panel]:
+def panels_of(stages: Stages, attempts: Attempts) -> list[Panel]:
     """A panel for each stage that has calls. ``InputError`` if there is none."""
+    lost = {call: earlier for name, calls in stages for call, earlier in _lost(calls, attempts.get(name, ()))}
     kept = [(name, list(calls)) for name, calls in stages if calls]
     if not kept:
         raise InputError("there is nothing to plot: no call has been settled")
@@ -102,9 +129,18 @@ def panels_of(stages: Stages) -> list[Panel]:
             sorted(calls, key=attrgetter("submitted", "call_id")),
             height=LOWEST + more * scale,
             note=counted(len(calls), "call"),
+            lost=lost,
         )
         for (name, calls), more in zip(kept, extra, strict=True)
     ]
+
+
+def _lost(calls: Sequence[CallStats], attempts: Sequence[Attempt]) -> Iterable[tuple[CallStats, list[Attempt]]]:
+    """The calls of a stage that have earlier attempts, and these in their order."""
+    by_call: dict[int, list[Attempt]] = {}
+    for attempt in sorted(attempts, key=attrgetter("attempt")):
+        by_call.setdefault(attempt.call_id, []).append(attempt)
+    return ((call, by_call[call.call_id]) for call in calls if call.call_id in by_call)
 
 
 def height_of(rows: int) -> float:
@@ -121,13 +157,15 @@ def new_figure(panels: Sequence[Panel], title: str, heights: Sequence[float]) ->
     """
     figure = blank_figure(panels, title, sum(heights) + 0.25 * len(heights) + 1.2)
     axes = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    figure.align_ylabels(axes)
     return figure, list(axes)
 
 
 def blank_figure(panels: Sequence[Panel], title: str, height: float) -> Figure:
     """A figure without axes, titled with what its calls are. ``ConfigError`` when matplotlib is not installed."""
     calls = [call for panel in panels for call in panel.calls]
-    workers = len({call.worker_id for call in calls} - {""})
+    lost = {attempt.worker_id for earlier in panels[0].lost.values() for attempt in earlier}
+    workers = len(lost.union(call.worker_id for call in calls) - {""})
     facts = f"{counted(len(calls), 'call')}, {counted(workers, 'worker')}"
     took = format_duration(panels[0].end - panels[0].origin)
     return titled_figure(f"{title}: {facts}, {took}", height)
@@ -166,6 +204,7 @@ def draw_dots(
     edge: str,
     points: Sequence[tuple[int, float]],
     *,
+    scale: float = 1.0,
     tall: bool | None = None,
 ) -> None:
     """Draw a marker at each (row, time), the smaller the more there are; ``tall`` says that rows have room for it.
@@ -175,7 +214,7 @@ def draw_dots(
     if points:
         roomy = panel.row_height >= TALL_ROW if tall is None else tall
         size = 5.0 if roomy else max(2.5, 4.8 - 0.6 * log10(len(points)))
-        size *= 1.35 if marker == "X" else 1.0  # its arms are thin, and it matters most
+        size *= scale
         ax.plot(
             [min(max(time, panel.origin), panel.end) - panel.origin for _, time in points],
             [row for row, _ in points],
@@ -191,30 +230,20 @@ def draw_dots(
         )
 
 
-def draw_level(ax: Axes, label: str, colour: str, points: Points, *, fill: bool = True) -> None:
-    """Draw what holds from each time to the next."""
-    times, levels = points
-    many = len(times) > 2000
-    if fill:
-        ax.fill_between(times, levels, step="post", color=colour, alpha=0.3, linewidth=0, rasterized=many)
-    ax.step(times, levels, where="post", color=colour, linewidth=1, label=label or None, rasterized=many)
-
-
-def counts(origin: float, spans: Iterable[tuple[float, float]]) -> Points:
-    """How many of the spans hold at each moment, as times since the origin and the count from there on."""
-    changes = sorted(change for begin, end in spans for change in ((begin - origin, 1), (end - origin, -1)))
-    return [0.0, *(time for time, _ in changes)], list(accumulate((change for _, change in changes), initial=0.0))
-
-
 def write_title(ax: Axes, text: str) -> None:
-    """Put text over the axes, as it is."""
-    ax.set_title(printable(text), loc="left", fontsize=9, color=INK, parse_math=False)
+    """Put text over the axes, as it is; ``\n`` begins a line."""
+    ax.set_title(printable(text, keep="\n"), loc="left", fontsize=9, color=INK, parse_math=False)
 
 
 def panel_title(panel: Panel) -> str:
     """Its stage, how many calls that is, and how many of them are drawn."""
     sample = f", 1 in {panel.step} drawn" if panel.step > 1 else ""
-    return f"{shorten(panel.name, 60)}: {panel.note}{sample}"
+    return f"{shorten(printable(panel.name), 60)}: {panel.note}{sample}"
+
+
+def label_rows(ax: Axes, text: str) -> None:
+    """Say what the numbers at the left are; in lines short enough for the lowest panel."""
+    ax.set_ylabel(text, fontsize=8, color=INK)
 
 
 def plain_axes(axes: Iterable[Axes]) -> None:
@@ -254,11 +283,12 @@ def draw_legend(figure: Figure) -> None:
                     marker.set_markersize(7)
                 entries[label] = marker
     if labels := sorted(entries, key=LEGEND.index):
+        lines = -(-sum(len(label) + 6 for label in labels) // _LEGEND_LINE)
         figure.legend(
             [entries[label] for label in labels],
             labels,
             loc="outside lower left",
-            ncols=len(entries),
+            ncols=-(-len(labels) // lines),
             frameon=False,
             fontsize=9,
             handlelength=1.6,
