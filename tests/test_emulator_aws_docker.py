@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import tarfile
+import threading
 
 import pytest
 from aws_emulator import MODULE, Functions, start_aws
@@ -16,6 +17,7 @@ from lambda_account import Account
 import lithops_mini as lm
 from lithops_mini.compute import aws_errors
 from lithops_mini.emulators.aws.files import Files
+from lithops_mini.emulators.containers import AT_ONCE
 from lithops_mini.errors import OutOfMemory, Reason
 from lithops_mini.runtimes import engine
 from lithops_mini.runtimes.recipe import Recipe
@@ -30,7 +32,7 @@ def functions(docker_engine, image, tmp_path_factory):
 
 def containers(client, emulated):
     """The containers of an emulator."""
-    found = client.containers.list(all=True, filters={"label": "lithops-mini=emulator"})
+    found = client.containers.list(all=True, filters={"label": "lithops-mini=emulator"}, ignore_removed=True)
     return [each for each in found if f"AWS_ENDPOINT_URL={emulated.url}" in each.attrs["Config"]["Env"]]
 
 
@@ -163,3 +165,14 @@ def test_memory_of_a_sandbox_that_is_full(functions):
             executor.get_result(doubled)
     with lm.function_executor(**account.executor(max_workers=2, on_oom="double")) as executor:
         assert executor.get_result(executor.map(fill, [400], runtime_memory=300)) == [400]
+
+
+def test_the_end_in_the_middle_of_cold_starts(docker_engine, tmp_path):
+    with start_aws(tmp_path, "--sandbox", "docker") as emulated:
+        functions = Functions(emulated)
+        name = functions.make()
+        for _ in range(40):
+            functions.send(name, {"do": "sleep", "seconds": 5})
+        while len(containers(docker_engine, emulated)) < AT_ONCE:
+            threading.Event().wait(0.05)
+    assert containers(docker_engine, emulated) == []

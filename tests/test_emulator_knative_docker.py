@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 from knative_emulator import SERVER, condition, start_knative, wait_until
 
-from lithops_mini.emulators.containers import OWNER
+from lithops_mini.emulators.containers import AT_ONCE, LABEL, OWNER
 from lithops_mini.runtimes import engine
 from lithops_mini.runtimes.recipe import Recipe
 
@@ -48,8 +48,9 @@ def knative(image, docker_engine, tmp_path_factory):  # no container is left whe
 
 def containers(client, emulated, name=""):
     """Those of an emulator, or of one of its services."""
-    found = client.containers.list(all=True, filters={"label": f"{OWNER}={emulated.process.pid}"}, ignore_removed=True)
-    return [each for each in found if not name or f"K_SERVICE={name}" in each.attrs["Config"]["Env"]]
+    found = client.containers.list(all=True, filters={"label": f"{LABEL}=emulator"}, ignore_removed=True)
+    mine = [each for each in found if f"/{emulated.process.pid}/" in each.labels.get(OWNER, "")]
+    return [each for each in mine if not name or f"K_SERVICE={name}" in each.attrs["Config"]["Env"]]
 
 
 def container(image, **more):
@@ -174,3 +175,12 @@ def test_a_network_of_its_own(image, docker_engine, tmp_path):
         assert found.attrs["HostConfig"]["NetworkMode"] == "bridge"
         assert knative.call(name, {"exit": 3}).status == 502
         wait_until(lambda: knative.call(name).status == 200)
+
+
+def test_the_end_in_the_middle_of_cold_starts(image, docker_engine, tmp_path):
+    with ThreadPoolExecutor(30) as executor:
+        with started(docker_engine, tmp_path) as knative:
+            name = knative.make(container(image), containerConcurrency=1)
+            calls = [executor.submit(knative.call, name, {"sleep": 5}) for _ in range(30)]
+            wait_until(lambda: len(containers(docker_engine, knative, name)) > AT_ONCE)
+        assert all(each.exception() for each in calls)

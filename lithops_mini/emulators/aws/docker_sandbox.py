@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
-from docker import DockerClient
 from docker.errors import APIError
 from docker.types import LogConfig, Ulimit
 
@@ -16,7 +15,7 @@ from lithops_mini.emulators.aws.files import Files
 from lithops_mini.emulators.aws.functions import Function
 from lithops_mini.emulators.aws.images import Images
 from lithops_mini.emulators.aws.sandbox import NoRuntime, Sandbox
-from lithops_mini.emulators.containers import Container
+from lithops_mini.emulators.containers import ERRORS, Container, Engine
 from lithops_mini.emulators.processes import End
 from lithops_mini.runtimes import engine
 
@@ -40,11 +39,11 @@ class DockerSandbox(Sandbox):
         function: Function,
         files: Files,
         environment: Mapping[str, str],
-        client: DockerClient,
+        engine: Engine,
         images: Images,
         base: str,
     ) -> None:
-        self._client = client
+        self._engine = engine
         self._image = images.name(function.image) if function.image else base
         self._container: Container | None = None
         self._started = False
@@ -71,7 +70,7 @@ class DockerSandbox(Sandbox):
                 "LITHOPS_MINI_OPT": "/opt",
                 "PYTHONPATH": "/var/runtime",
             }
-        host = self._client.api.create_host_config(
+        host = self._engine.api.create_host_config(
             binds=[_bind(source, target) for source, target in binds.items()],
             init=True,
             log_config=LogConfig(type="none"),
@@ -87,26 +86,30 @@ class DockerSandbox(Sandbox):
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
         )
-        self._container = Container(
-            self._client,
-            self._image,
-            host,
-            # What it prints comes through a pipe, complete, before the Runtime API is told of the outcome.
-            entrypoint=["sh", "-c", f'exec "$@" > {_OUTPUT} 2>&1', "sh"],
-            command=command,
-            environment=environment,
-            working_dir=function.directory or (None if function.image else "/var/task"),
-            user=_USER,
-        )
-        found = self._container.start()
-        self._started = True
+        try:
+            with self._engine.starting():
+                self._container = Container(
+                    self._engine,
+                    self._image,
+                    host,
+                    # What it prints comes through a pipe, complete, before the Runtime API is told of the outcome.
+                    entrypoint=["sh", "-c", f'exec "$@" > {_OUTPUT} 2>&1', "sh"],
+                    command=command,
+                    environment=environment,
+                    working_dir=function.directory or (None if function.image else "/var/task"),
+                    user=_USER,
+                )
+                found = self._container.start()
+                self._started = True
+        except ERRORS as error:
+            raise NoRuntime(f"the Docker engine has started no container: {error}") from error
         self._peak_files = list(_peak_files(found["State"]["Pid"]))
 
     def ready(self) -> None:
         assert self._container is not None
         if self._share() < _INIT_CPUS * _PERIOD:
             with suppress(APIError):  # it has just ended
-                self._client.api.update_container(self._container.id, cpu_quota=self._share())
+                self._engine.api.update_container(self._container.id, cpu_quota=self._share())
 
     def wait(self) -> End:
         assert self._container is not None
@@ -136,7 +139,7 @@ class DockerSandbox(Sandbox):
 
     def _image_command(self) -> list[str]:
         """What AWS runs in an image: the function's own settings, and where it has none the image's."""
-        found = engine.inspect(self._client, self._image)
+        found = engine.inspect(self._engine.client, self._image)
         if found is None:
             raise NoRuntime(f"the Docker engine has no image {self._image}")
         config: dict[str, Any] = found["Config"]

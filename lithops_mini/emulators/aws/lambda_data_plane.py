@@ -128,9 +128,7 @@ class DataPlane:
         initialised = 0.0  # seconds
         outcome: Outcome | None = None
         if sandbox is None:
-            began = time.monotonic()
-            sandbox, outcome = self._start(function)
-            initialised = time.monotonic() - began
+            sandbox, outcome, initialised = self._start(function)
         run = Run(sandbox, request_id, initialised)
         run.begin()
         if outcome is None:
@@ -148,22 +146,28 @@ class DataPlane:
             self._pool.remove(sandbox)
         return Reply(request_id, payload, failure is not None, log, function.version)
 
-    def _start(self, function: Function) -> tuple[Sandbox, Outcome | None]:
-        """A sandbox whose runtime is ready, or in which it cannot become ready, with what it said then."""
+    def _start(self, function: Function) -> tuple[Sandbox, Outcome | None, float]:
+        """A sandbox whose runtime is ready, or in which it cannot become ready, with what it said then.
+
+        And the seconds that the function is to pay for: those in which its sandbox had to be made are not.
+        """
+        began = time.monotonic()
         self._pool.closed.wait(self._dice.faults.cold_start)
         limit = INIT_LIMIT
         while True:
             with self._lock:
                 self.totals.cold_starts += 1
+            asked = time.monotonic()
             sandbox = self._pool.make(function)
+            began += time.monotonic() - asked
             outcome = sandbox.next(limit)
             if outcome is None and limit == INIT_LIMIT:  # once more, within the time of the function
                 self._pool.remove(sandbox)
                 limit = float(function.timeout)
                 continue
             if outcome is None:
-                return sandbox, Outcome("timeout")
-            if outcome.kind != "ready":
-                return sandbox, outcome
-            sandbox.ready()
-            return sandbox, None
+                outcome = Outcome("timeout")
+            elif outcome.kind == "ready":
+                sandbox.ready()
+                outcome = None
+            return sandbox, outcome, time.monotonic() - began

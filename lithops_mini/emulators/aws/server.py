@@ -99,6 +99,7 @@ class Emulator:
         self._end()
 
     def _end(self) -> None:
+        self._sandboxes.end()
         self._queue.close()
         self._plane.close()
         self._sandboxes.close()

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
-from docker import DockerClient
-from docker.errors import APIError, DockerException
+from docker.errors import APIError
 from docker.types import LogConfig
 from docker.utils.socket import frames_iter
 
-from lithops_mini.emulators.containers import Container
+from lithops_mini.emulators.containers import ERRORS, Container, Engine
 from lithops_mini.emulators.knative.logs import Log
 from lithops_mini.emulators.knative.sandbox import CannotStart, Program, Sandbox, expanded, free_port
 
@@ -32,8 +31,8 @@ class DockerSandbox(Sandbox):
         "volumes but empty directories",
     )
 
-    def __init__(self, program: Program, log: Log, client: DockerClient, network: str, mounts: Sequence[str]) -> None:
-        self._client = client
+    def __init__(self, program: Program, log: Log, engine: Engine, network: str, mounts: Sequence[str]) -> None:
+        self._engine = engine
         self._network = network
         self._mounts = mounts
         self._container: Container | None = None
@@ -44,7 +43,7 @@ class DockerSandbox(Sandbox):
         program = self.program
         port = free_port() if self._network == "host" else program.port
         environment = {**program.environment, "PORT": str(port)}
-        host = self._client.api.create_host_config(
+        host = self._engine.api.create_host_config(
             binds=[f"{path}:{path}" for path in self._mounts],
             log_config=LogConfig(type="none"),
             network_mode=self._network,
@@ -67,10 +66,11 @@ class DockerSandbox(Sandbox):
         if user is not None:
             settings["user"] = f"{user}:{os.getgid()}" if self._mounts else str(user)
         try:
-            self._container = Container(self._client, program.image, host, **settings)
-            output = self._client.api.attach_socket(self._container.id, {"stdout": 1, "stderr": 1, "stream": 1})
-            found = self._container.start()
-        except DockerException as error:
+            with self._engine.starting():
+                self._container = Container(self._engine, program.image, host, **settings)
+                output = self._engine.api.attach_socket(self._container.id, {"stdout": 1, "stderr": 1, "stream": 1})
+                found = self._container.start()
+        except ERRORS as error:
             text = error.explanation if isinstance(error, APIError) else str(error)
             raise CannotStart(str(text or error)) from error
         self._started = True
@@ -83,7 +83,7 @@ class DockerSandbox(Sandbox):
     def terminate(self) -> None:
         assert self._container is not None
         with suppress(APIError):  # it has just ended
-            self._client.api.kill(self._container.id, "SIGTERM")
+            self._engine.api.kill(self._container.id, "SIGTERM")
 
     def stop(self) -> None:
         if self._container is not None and self._started:

@@ -99,6 +99,7 @@ class Emulator:
         self._end()
 
     def _end(self) -> None:
+        self._machine.end()
         self._controller.close()
         self._machine.close()
         shutil.rmtree(self._directory)

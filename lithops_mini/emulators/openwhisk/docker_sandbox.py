@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from docker import DockerClient
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import APIError, ImageNotFound
 from docker.types import LogConfig, Ulimit
 from docker.utils.socket import STDOUT, frames_iter
 
-from lithops_mini.emulators.containers import Container
+from lithops_mini.emulators.containers import ERRORS, Container, Engine
 from lithops_mini.emulators.openwhisk.entities import BLACKBOX, Action
 from lithops_mini.emulators.openwhisk.sandbox import RUNTIME, NoSandbox, Sandbox, connect_to_file
 
@@ -32,9 +31,9 @@ class DockerSandbox(Sandbox):
         "an action's share of the processors",
     )
 
-    def __init__(self, action: Action, endpoint: str, client: DockerClient, base: str, network: str) -> None:
+    def __init__(self, action: Action, endpoint: str, engine: Engine, base: str, network: str) -> None:
         """``network``: of containers of images, ``"bridge"`` or ``"host"``."""
-        self._client = client
+        self._engine = engine
         self._base = base
         self._network = network if action.exec.kind == BLACKBOX else "host"
         self._container: Container | None = None
@@ -50,7 +49,7 @@ class DockerSandbox(Sandbox):
                 self._address = ("127.0.0.1", _free_port())
                 self.variables["PORT"] = str(self._address[1])
         memory = self.action.limits.memory << 20
-        host = self._client.api.create_host_config(
+        host = self._engine.api.create_host_config(
             binds=[f"{source}:{target}" for source, target in binds.items()],
             init=True,
             log_config=LogConfig(type="none"),
@@ -64,13 +63,14 @@ class DockerSandbox(Sandbox):
         )
         output = None
         try:
-            self._container = Container(self._client, image, host, environment=self.variables, **settings)
-            output = self._client.api.attach_socket(self._container.id, {"stdout": 1, "stderr": 1, "stream": 1})
-            found = self._container.start()
-            self._started = True
+            with self._engine.starting():
+                self._container = Container(self._engine, image, host, environment=self.variables, **settings)
+                output = self._engine.api.attach_socket(self._container.id, {"stdout": 1, "stderr": 1, "stream": 1})
+                found = self._container.start()
+                self._started = True
         except ImageNotFound as error:
             raise NoSandbox(f"Failed to pull container image '{image}'.", developer=True) from error
-        except DockerException as error:
+        except ERRORS as error:
             # An image whose program cannot be run is the developer's fault.
             mine = isinstance(error, APIError) and error.status_code == 400
             raise NoSandbox("Failed to provision resources to run the action.", developer=mine) from error

@@ -99,6 +99,7 @@ class Emulator:
         self._end()
 
     def _end(self) -> None:
+        self._sandboxes.end()
         self._pool.close()
         self._sandboxes.close()
 
