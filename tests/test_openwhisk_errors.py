@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import ssl
 import subprocess
 import threading
@@ -22,12 +24,14 @@ from lithops_mini.compute import openwhisk_errors
 from lithops_mini.compute.base import Activation
 from lithops_mini.compute.ibm_cf import IbmCfCompute, IbmCfOptions
 from lithops_mini.compute.openwhisk import OpenWhiskCompute, OpenWhiskOptions
+from lithops_mini.config import load
 from lithops_mini.errors import ConfigError, InvocationError, Reason
 from lithops_mini.runtimes import action_zip
 from lithops_mini.runtimes.openwhisk import Actions, Setup
 from lithops_mini.runtimes.openwhisk_service import Refusal, Service
 from lithops_mini.runtimes.recipe import Recipe
 from lithops_mini.storage.base import WorkerNeeds
+from lithops_mini.worker.function import most_bytes
 
 LIMITS = {"concurrentInvocations": 10, "invocationsPerMinute": 60, "maxActionTimeout": 60_000, "maxActionMemory": 512}
 Answer = tuple[int, Any]
@@ -42,16 +46,18 @@ class Told:
             "GET /": (200, {}),
             "GET /api/v1/namespaces/_/limits": (200, LIMITS),
         }
-        self.actions: Answer = (200, {})  # to who looks for an action
+        self.actions: Answer = (200, {"name": "a"})  # to who looks for an action
         self.seen: list[str] = []
         self.asked_by: list[str | None] = []
+        self.sent: Any = None  # what was posted last
         told = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                data = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+                told.sent = json.loads(data) if self.command == "POST" else told.sent
                 asked = f"{self.command} {self.path.partition('?')[0]}"
                 told.seen.append(asked)
                 told.asked_by.append(self.headers.get("Authorization"))
@@ -71,19 +77,24 @@ class Told:
             def log_message(self, *_: object) -> None: ...
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        scheme = "http"
-        if certificate is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(*certificate)
-            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
-            scheme = "https"
-        self.url = f"{scheme}://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = started(self.server, certificate)
 
     def close(self) -> None:
         self.server.shutdown()
         self.server.server_close()
+
+
+def started(server: ThreadingHTTPServer, certificate: tuple[str, str] | None) -> str:
+    """The URL of a server, which serves from now on; with a certificate by TLS."""
+    server.daemon_threads = True
+    scheme = "http"
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        scheme = "https"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"{scheme}://127.0.0.1:{server.server_address[1]}"
 
 
 @pytest.fixture
@@ -335,6 +346,44 @@ def test_something_else_at_the_endpoint_is_an_error_that_names_it(told, make):
         make(told.url).deploy(WorkerNeeds())
 
 
+@pytest.mark.parametrize(
+    "body", [b"<html>welcome</html>", b"", [], {}, "text", {"status": "ok"}, {"limits": {}}], ids=str
+)
+def test_what_answers_as_no_openwhisk_does_is_an_error_that_names_the_endpoint(told, make, body):
+    for path in list(told.paths):
+        told.paths[path] = (200, body)
+    told.actions = (200, body)
+    with pytest.raises(
+        ConfigError, match=r"what answers at http://127\.0\.0\.1:\d+ is no OpenWhisk: check openwhisk\.end"
+    ):
+        make(told.url).deploy(WorkerNeeds())
+    runtimes = make(told.url, max_time=60).runtimes("")  # which asks for no limits
+    for ask in (runtimes.list, runtimes.has_package, lambda: runtimes.planned(Recipe(), 256)):
+        with pytest.raises(ConfigError, match="is no OpenWhisk"):
+            ask()
+    if body != []:  # which says that there are none
+        with pytest.raises(Refusal):
+            list(make(told.url)._service.activations("a", 0, docs=False))
+
+
+def test_an_invocation_that_is_answered_as_no_openwhisk_does_is_not_tried_again(told, make):
+    backend = make(told.url)
+    backend.deploy(WorkerNeeds())
+    for body in (b"<html>", {}, []):
+        told.invoked = lambda body=body: (200, body)
+        error = failure(backend)
+        assert (error.reason, error.retryable) == (Reason.REFUSED, False)
+        assert "is no OpenWhisk" in str(error)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:abc", "http://127.0.0.1:99999", "https://[::1", "http://:80", "ftp://x"]
+)
+def test_an_endpoint_that_is_no_url_is_an_error_that_names_it(make, url):
+    with pytest.raises(ConfigError, match=rf"openwhisk\.endpoint is {re.escape(url)}, which is no URL"):
+        make(url)
+
+
 def test_a_connection_that_is_not_encrypted_is_only_for_this_machine(make):
     with pytest.raises(ConfigError, match=r"set openwhisk\.insecure to true"):
         make("http://openwhisk.example.com")
@@ -361,6 +410,10 @@ def test_a_certificate_of_ones_own_is_trusted_when_one_says_so(certificate, make
         make(secure.url, insecure=True).deploy(WorkerNeeds())
         with pytest.raises(ConfigError, match="there is no file"):
             make(secure.url, ca_bundle=str(tmp_path / "none"))
+        with pytest.raises(ConfigError, match=r"no certificate in .*key\.pem: openwhisk\.ca_bundle"):
+            make(secure.url, ca_bundle=certificate[1])
+        with pytest.raises(ConfigError, match=r"openwhisk\.ca_bundle cannot be read"):
+            make(secure.url, ca_bundle=str(tmp_path))
     finally:
         secure.close()
 
@@ -407,12 +460,32 @@ def test_limits_of_older_services_are_in_what_they_tell_everybody(told, make):
     backend.deploy(WorkerNeeds())
     assert (backend.concurrency, backend.max_time) == (5, 90)
     assert (2 << 20) * 0.74 < backend.max_payload < (2 << 20) * 0.75
-    with pytest.raises(InvocationError, match="at most 384 MiB"):
+    with pytest.raises(InvocationError, match=r"runtime_memory is 385 MiB, and .* at most 384 MiB"):
         backend.invoke(b"", Activation(memory=385 << 20))
     told.paths["GET /"] = (200, b"<html>welcome</html>")
     silent = make(told.url)
     silent.deploy(WorkerNeeds())
     assert silent.max_time == 60
+
+
+@pytest.mark.parametrize(
+    ("told_limits", "payload", "reply"),
+    [
+        ({}, 1024, 1024),
+        ({"maxPayloadSize": "128 KB"}, 128, 128),
+        ({"maxPayloadSize": "4 MB"}, 4096, 4096),
+        ({"maxParameterSize": "256 KB"}, 256, 256),
+        ({"maxParameterSize": "4 MB"}, 4096, 1024),
+    ],
+    ids=str,
+)
+def test_a_message_and_a_reply_have_as_many_bytes_as_the_namespace_permits(told, make, told_limits, payload, reply):
+    told.paths["GET /api/v1/namespaces/_/limits"] = (200, {**LIMITS, **told_limits})
+    backend = make(told.url)
+    backend.deploy(WorkerNeeds())
+    assert (backend.max_payload, backend.max_reply) == (most_bytes(payload << 10), most_bytes(reply << 10))
+    failure(backend)
+    assert told.sent["room"] == backend.max_reply
 
 
 # ---------------------------------------------------------------- tokens of IAM
@@ -421,7 +494,8 @@ def test_limits_of_older_services_are_in_what_they_tell_everybody(told, make):
 class Iam:
     """Gives tokens that are good for some seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: tuple[str, str] | None = None) -> None:
+        self.answer: tuple[int, bytes, dict[str, str]] | None = None  # whatever it is asked
         self.given = 0
         self.life = 3600
         iam = self
@@ -433,30 +507,35 @@ class Iam:
                 iam.given += right
                 told = {"access_token": f"token-{iam.given}", "expires_in": iam.life}
                 wrong = {"errorCode": "BXNIM0415E", "errorMessage": "Provided API key could not be found."}
-                body = json.dumps(told if right else wrong).encode()
-                self.send_response(200 if right else 400)
-                self.send_header("Content-Length", str(len(body)))
+                usual = (200 if right else 400), json.dumps(told if right else wrong).encode(), {}
+                status, body, headers = usual if iam.answer is None else iam.answer
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None: ...
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = started(self.server, certificate)
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
 
 
 @pytest.fixture
 def iam() -> Iterator[Iam]:
     made = Iam()
     yield made
-    made.server.shutdown()
-    made.server.server_close()
+    made.close()
 
 
-def ibm(told: Told, iam: Iam, key: str = "right") -> IbmCfCompute:
-    options = IbmCfOptions(endpoint=told.url, namespace_id="_", iam_endpoint=iam.url, iam_api_key=key)
-    return IbmCfCompute(options)
+def ibm(told: Told, iam: Iam | str, key: str = "right", **options: Any) -> IbmCfCompute:
+    place = iam if isinstance(iam, str) else iam.url
+    given = {"endpoint": told.url, "namespace_id": "_", "iam_endpoint": place, "iam_api_key": key, **options}
+    return IbmCfCompute(IbmCfOptions(**given))
 
 
 def test_one_token_serves_all_threads_until_it_is_used_up(told, iam):
@@ -490,9 +569,90 @@ def test_a_token_that_is_refused_is_replaced_once(told, iam):
 
 def test_a_wrong_api_key_is_said_to_be_one(told, iam):
     backend = ibm(told, iam, "wrong")
-    with pytest.raises(ConfigError, match=r"check ibm\.iam_api_key \(IAM gives no token: Provided API key"):
+    with pytest.raises(ConfigError, match=r"IAM gives no token: check ibm\.iam_api_key \(Provided API key"):
         backend.deploy(WorkerNeeds())
     backend.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "kind", "said"),
+    [
+        (200, b"<html>welcome</html>", {}, ConfigError, "200, <html>welcome</html>"),
+        (200, b"{}", {}, ConfigError, "200, {}"),
+        (200, b"[]", {}, ConfigError, "200, "),
+        (200, b'{"access_token": "x", "expires_in": "soon"}', {}, ConfigError, "200, "),
+        (301, b"", {"Location": "https://elsewhere"}, ConfigError, "301, it has moved to https://elsewhere"),
+        (400, b"<html>bad</html>", {}, ConfigError, "400, <html>bad</html>"),
+        (404, b"", {}, ConfigError, "404, Not Found"),
+        (502, b"", {}, InvocationError, "502, Bad Gateway"),
+    ],
+    ids=lambda value: value.decode() if isinstance(value, bytes) else "",
+)
+def test_what_answers_as_no_iam_does_is_an_error_that_names_its_endpoint(told, iam, status, body, headers, kind, said):
+    iam.answer = status, body, headers
+    backend = ibm(told, iam)
+    with pytest.raises(kind, match=rf"{iam.url} has answered as no IAM does: check ibm_cf\.iam_endpoint \({said}"):
+        backend.deploy(WorkerNeeds())
+    assert told.seen == []
+    iam.answer = None
+    backend.deploy(WorkerNeeds())
+    backend._service._authorize._until = 0.0
+    iam.answer = status, body, headers
+    error = failure(backend)  # the message was not sent, so it is not lost
+    assert error.reason == (Reason.REFUSED if kind is ConfigError else Reason.UNAVAILABLE)
+    assert error.retryable == (kind is InvocationError)
+    backend.close()
+
+
+def test_an_iam_that_does_not_answer_is_an_error_that_names_it(told):
+    (port,) = free_ports(1)
+    backend = ibm(told, f"http://127.0.0.1:{port}")
+    with pytest.raises(
+        InvocationError, match=rf"127\.0\.0\.1:{port} does not answer \(.*refused\); ibm_cf\.iam_endpoint"
+    ):
+        backend.deploy(WorkerNeeds())
+    backend.close()
+
+
+def test_the_key_goes_to_no_iam_on_the_way_to_which_it_could_be_read(told):
+    for wrong, text in (
+        ("http://iam.example.com", r"begin ibm_cf\.iam_endpoint with https, or set ibm_cf\.insecure to true"),
+        ("127.0.0.1:18205", r"ibm_cf\.iam_endpoint is 127\.0\.0\.1:18205, which is no URL"),
+    ):
+        with pytest.raises(ConfigError, match=text):
+            ibm(told, wrong)
+    ibm(told, "http://iam.example.com", insecure=True).close()
+    with pytest.raises(ConfigError, match=r"ibm_cf\.iam_endpoint must be text that matches"):
+        load(config={"backend": "ibm_cf", "ibm_cf": {"iam_endpoint": "127.0.0.1:18205"}})
+
+
+def test_a_certificate_of_an_iam_of_ones_own_is_trusted_when_one_says_so(told, certificate):
+    iam = Iam(certificate)
+    try:
+        backend = ibm(told, iam)
+        with pytest.raises(ConfigError, match=rf"certificate of {iam.url} is not trusted .* set ibm_cf\.ca_bundle"):
+            backend.deploy(WorkerNeeds())
+        backend.close()
+        for trusting in ({"ca_bundle": certificate[0]}, {"insecure": True}):
+            backend = ibm(told, iam, **trusting)
+            backend.deploy(WorkerNeeds())
+            backend.close()
+    finally:
+        iam.close()
+    assert iam.given == 2
+
+
+def test_closing_ends_the_wait_for_a_token(told):
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(1) as pool:
+        backend = ibm(told, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        sent = pool.submit(backend.deploy, WorkerNeeds())
+        connection, _ = silent.accept()
+        with connection:
+            began = time.monotonic()
+            backend.close()
+            with pytest.raises(InvocationError):
+                sent.result(20)
+        assert time.monotonic() - began < 5
 
 
 # ---------------------------------------------------------------- on the emulator

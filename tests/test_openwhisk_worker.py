@@ -59,6 +59,15 @@ def test_an_activation_is_a_message_and_its_result_the_reply(worker, messages):
     assert worker_id(b64decode(answer["reply"])).startswith("openwhisk/")
 
 
+def test_a_reply_has_no_more_bytes_than_its_message_permits(worker, messages):
+    payload = b64encode(messages.payload(lambda size: b"r" * size, [20_000] * 8, inline=24_000)).decode()
+    for room, done in ((128 << 10, 3), (1 << 20, 8), (128 << 10, 3)):
+        reply = b64decode(worker({"payload": payload, "room": room})["reply"])
+        assert statuses(reply) == ["OK"] * done + ["UNSTARTED"] * (8 - done)
+        assert len(reply) <= room
+    assert "over the platform's limit of 1,000" in worker({"payload": payload, "room": 1000})["refused"]["text"]
+
+
 def test_what_is_bound_is_in_the_environment_of_calls(worker, messages, monkeypatch):
     monkeypatch.setenv("LM_TEST_BOUND", "")
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from lithops_mini.compute.openwhisk import ActionOptions, OpenWhiskCompute
+from lithops_mini.compute.openwhisk import OpenWhiskCompute
+from lithops_mini.compute.openwhisk_options import ActionOptions, safe_url, trusted
 from lithops_mini.errors import ConfigError
-from lithops_mini.runtimes.iam import ENDPOINT, IamToken
+from lithops_mini.runtimes.iam import IamToken
 from lithops_mini.runtimes.openwhisk_service import Service
 from lithops_mini.storage.ibm_cos import IbmOptions
 
@@ -23,7 +24,11 @@ class IbmCfPlace(IbmOptions):
         metadata={"help": "URL of the service; null for that of the region.", "pattern": "^https?://[^/]"},
     )
     iam_endpoint: str | None = field(
-        default=None, metadata={"help": "URL that gives tokens for API keys; null for IBM's public one."}
+        default=None,
+        metadata={
+            "help": "URL that gives tokens for API keys; null for IBM's public one.",
+            "pattern": "^https?://[^/]",
+        },
     )
 
 
@@ -50,5 +55,18 @@ class IbmCfCompute(OpenWhiskCompute):
         if options.endpoint is None and options.region is None:
             raise ConfigError("ibm.region and ibm_cf.endpoint are not set: one of them says where the service is")
         endpoint = options.endpoint or f"https://{options.region}.functions.cloud.ibm.com"
-        token = IamToken(options.iam_api_key, options.iam_endpoint or ENDPOINT)
-        return self._service_at(endpoint, options.namespace_id, token, "ibm.iam_api_key")
+        setting = "ibm_cf.iam_endpoint"
+        if options.iam_endpoint is not None:
+            safe_url(options.iam_endpoint, setting, insecure=options.insecure)
+        self._token = IamToken(
+            options.iam_api_key,
+            options.iam_endpoint,
+            setting=setting,
+            key="ibm.iam_api_key",
+            verify=trusted(options, self.name),
+        )
+        return self._service_at(endpoint, options.namespace_id, self._token, "ibm.iam_api_key")
+
+    def close(self) -> None:
+        super().close()
+        self._token.end()

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from lithops_mini.compute import function, openwhisk_errors
 from lithops_mini.compute.base import Activation, ComputeBackend
 from lithops_mini.compute.function import Sizes, Told, UnderWay
 from lithops_mini.compute.inbox import Awaited, Inbox
+from lithops_mini.compute.openwhisk_options import ActionOptions, OpenWhiskOptions, is_here, safe_url, trusted
 from lithops_mini.compute.openwhisk_records import Records
 from lithops_mini.errors import ConfigError, InvocationError, Reason
 from lithops_mini.runtimes.openwhisk import Actions, Setup
@@ -43,84 +42,6 @@ _LOG_LIMIT = 3.0
 _LEAST, _SHARE, _MOST = 0.1, 0.1, 5.0
 # Milliseconds of an activation, where the service does not tell how many it permits: what it gives without being asked.
 _TIME = 60_000
-
-
-@dataclass(frozen=True)
-class OpenWhiskPlace:
-    """Where OpenWhisk is, and who one is there."""
-
-    endpoint: str | None = field(
-        default=None,
-        metadata={"help": "URL of OpenWhisk, as in https://openwhisk.example.com.", "pattern": "^https?://[^/]"},
-    )
-    api_key: str | None = field(
-        default=None, repr=False, metadata={"help": "Key of the namespace, with its colon.", "secret": True}
-    )
-    namespace: str = field(
-        default="_", metadata={"help": "Namespace of the actions; _ is the one that the key is of.", "min_length": 1}
-    )
-
-
-@dataclass(frozen=True)
-class ActionOptions:
-    """What the backends that speak OpenWhisk's API have in common."""
-
-    max_workers: int = field(
-        default=100, metadata={"help": "Activations at once; each takes a thread of the client.", "ge": 1, "le": 10_000}
-    )
-    memory: int = field(default=256, metadata={"help": "MiB of the actions for jobs without runtime_memory.", "ge": 32})
-    max_time: int | None = field(
-        default=None,
-        metadata={
-            "help": "Seconds an activation may take, whatever the timeout of its calls; null for as long as the"
-            " namespace permits.",
-            "ge": 2,
-        },
-    )
-    carrier: Literal["reply", "event"] = field(
-        default="reply",
-        metadata={
-            "help": "How replies come back: as OpenWhisk's answer, or as an object in storage, for calls of many"
-            " minutes."
-        },
-    )
-    requirements: str | None = field(
-        default=None, metadata={"help": "A requirements.txt: packages that come in the zip, or in the image."}
-    )
-    package: Literal["auto", "zip", "image"] = field(
-        default="auto",
-        metadata={"help": "What actions are: a zip, or an image; auto: a zip if the packages fit, and the Python."},
-    )
-    image: str | None = field(
-        default=None,
-        metadata={"help": "Repository of the images, as in name/lithops-mini: OpenWhisk pulls them from there."},
-    )
-    push: bool = field(
-        default=True,
-        metadata={"help": "Whether images are pushed; false where OpenWhisk runs on the engine that builds them."},
-    )
-    base: str | None = field(
-        default=None,
-        metadata={
-            "help": "Image with Python that the images are built on; by default python:<version>-slim. `host` packs"
-            " the interpreter of this machine."
-        },
-    )
-    dockerfile: str | None = field(
-        default=None, metadata={"help": "A Dockerfile whose image the images are built on, instead of base."}
-    )
-    ca_bundle: str | None = field(
-        default=None, metadata={"help": "File of the certificates to trust, for an endpoint with one of its own."}
-    )
-    insecure: bool = field(
-        default=False,
-        metadata={"help": "Use the endpoint although its certificate cannot be checked, or it has none."},
-    )
-
-
-@dataclass(frozen=True)
-class OpenWhiskOptions(ActionOptions, OpenWhiskPlace):
-    """Settings of the openwhisk compute backend."""
 
 
 class OpenWhiskCompute(ComputeBackend):
@@ -175,7 +96,7 @@ class OpenWhiskCompute(ComputeBackend):
     def invoke(self, payload: bytes, activation: Activation) -> bytes:
         memory = self._options.memory if activation.memory is None else -(-activation.memory >> 20)
         action = self._action(memory)
-        params: dict[str, Any] = {"payload": b64encode(payload).decode("ascii")}
+        params: dict[str, Any] = {"payload": b64encode(payload).decode("ascii"), "room": self.max_reply}
         del payload
         with self._under_way.one(SERVICE_ERRORS, lambda error: self._not_invoked(error, action)):
             try:
@@ -248,24 +169,14 @@ class OpenWhiskCompute(ComputeBackend):
 
     def _service_at(self, endpoint: str, namespace: str, authorize: Authorize, key: str) -> Service:
         options = self._options
-        host = urlsplit(endpoint).hostname or ""
-        if endpoint.startswith("http://") and not options.insecure and not _is_here(host):
-            raise ConfigError(
-                f"{endpoint} is not encrypted, and everybody on the way could read the key: begin {self.name}.endpoint"
-                f" with https, or set {self.name}.insecure to true"
-            )
-        if options.ca_bundle is not None and not os.path.exists(options.ca_bundle):
-            raise ConfigError(
-                f"there is no file {options.ca_bundle}: {self.name}.ca_bundle names certificates to trust"
-            )
         return Service(
-            endpoint,
+            safe_url(endpoint, f"{self.name}.endpoint", insecure=options.insecure),
             namespace,
             authorize,
             section=self.name,
             key=key,
             place=self.place,
-            verify=options.ca_bundle or not options.insecure,
+            verify=trusted(options, self.name),
             connections=options.max_workers,
         )
 
@@ -273,10 +184,12 @@ class OpenWhiskCompute(ComputeBackend):
         """Read the limits, and know what the actions are."""
         limits = self.limits()
         self.max_time = self._time() / 1000
+        self.most_time = None if limits.most_time is None else limits.most_time / 1000
         self.most_memory = None if limits.most_memory is None else limits.most_memory << 20
         environment = {**needs.found(), **needs.environment}
         bound = len(json.dumps({"environment": environment})) if environment else 0
         self.max_payload = most_bytes(limits.payload - bound)
+        self.max_reply = most_bytes(limits.reply)
         if limits.concurrency is not None:
             self._concurrency = max(1, min(self._options.max_workers, limits.concurrency))
         self._actions = self._make_actions(environment)
@@ -319,8 +232,9 @@ class OpenWhiskCompute(ComputeBackend):
         limits = self._limits
         assert limits is not None
         memory = max(memory, limits.least_memory or 0)
-        if limits.most_memory is not None and memory > limits.most_memory:
-            text = f"actions of the namespace have at most {limits.most_memory:,} MiB, and {memory:,} were asked for"
+        most = limits.most_memory
+        if most is not None and memory > most:
+            text = f"runtime_memory is {memory:,} MiB, and actions of the namespace have at most {most:,} MiB"
             raise InvocationError(text, reason=Reason.REFUSED)
         return self._sizes.ready_for_message(memory)
 
@@ -406,7 +320,7 @@ class OpenWhiskCompute(ComputeBackend):
                 " storage to aws_s3 or ibm_cos"
             )
         host = urlsplit(needs.endpoint or "").hostname or ""
-        if _is_here(host) and not _is_here(urlsplit(self._service.endpoint).hostname or ""):
+        if is_here(host) and not is_here(urlsplit(self._service.endpoint).hostname or ""):
             raise ConfigError(
                 f"actions cannot reach the storage at {needs.endpoint}, which is this machine as seen by itself: let it"
                 " listen on an address that they see"
@@ -421,7 +335,3 @@ def _told(record: Mapping[str, Any]) -> dict[str, Any] | None:
     result = record["response"].get("result")
     result = result.get("error", result) if isinstance(result, dict) else None
     return result if isinstance(result, dict) and result.keys() & {"reply", "refused"} else None
-
-
-def _is_here(host: str) -> bool:
-    return host == "localhost" or host.startswith("127.") or host == "::1"

@@ -11,7 +11,7 @@ from requests.exceptions import ConnectTimeout, ProxyError, SSLError
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from lithops_mini.errors import InvocationError, Reason
-from lithops_mini.runtimes.openwhisk_service import Refusal, Service, problem, shown
+from lithops_mini.runtimes.openwhisk_service import NoAuthorization, Refusal, Service, passes, problem, shown
 
 # Statuses of answers to requests that no action has seen, and whether the same request can help later. Of other ones
 # from 500 on nobody knows whether the message runs, so what is sent next must be another attempt.
@@ -136,6 +136,8 @@ def _told(error: Refusal, action: str) -> str | None:
 def _was_not_sent(error: Exception) -> bool:
     if isinstance(error, ConnectTimeout | ProxyError):
         return True
+    if isinstance(error, NoAuthorization):
+        return passes(error)
     inner = error.args[0] if error.args else None
     reason = inner.reason if isinstance(inner, MaxRetryError) else inner
     return isinstance(error, requests.ConnectionError) and isinstance(reason, NewConnectionError)

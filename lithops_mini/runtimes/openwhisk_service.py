@@ -21,19 +21,22 @@ PACKAGE = "lithops_mini"
 """The package of the namespace that all actions of ours are in."""
 
 Authorize = Callable[[str], str]
-"""Returns the header that says who asks. It is given the one that was refused, or nothing, and may return another."""
+"""Returns the header that says who asks. It is given the one that was refused, or nothing, and may return another.
+
+Raises ``NoAuthorization``.
+"""
 
 _CONNECT_LIMIT = 10.0  # seconds
 _ANSWER_LIMIT = 60.0  # seconds, for what runs nothing
 _PAGE, _PAGE_OF_RECORDS = 200, 30  # activations in an answer, and such with all they have
 _UNITS = {"B": 0, "K": 10, "M": 20, "G": 30}
-_MOST_PAYLOAD = 1 << 20  # bytes: OpenWhisk's own limit
+_MOST = 1 << 20  # bytes of parameters, and of a result: OpenWhisk's own limit
 # Texts of answers are shown as far as this, in characters.
 _SHOWN = 300
 
 
 class Refusal(Exception):
-    """An answer that is no success: its HTTP status, and what was said."""
+    """An answer that is no success, or none of an OpenWhisk: its HTTP status, and what was said."""
 
     def __init__(self, status: int, said: str) -> None:
         super().__init__(f"{status}: {said}")
@@ -41,7 +44,15 @@ class Refusal(Exception):
         self.said = said
 
 
-SERVICE_ERRORS = (requests.RequestException, Refusal)
+class NoAuthorization(Exception):
+    """Nothing can say who asks, so nothing was asked: why, and whether that may pass."""
+
+    def __init__(self, why: str, *, passes: bool) -> None:
+        super().__init__(why)
+        self.passes = passes
+
+
+SERVICE_ERRORS = (requests.RequestException, Refusal, NoAuthorization)
 
 
 @dataclass(frozen=True)
@@ -49,9 +60,10 @@ class Limits:
     """What a namespace may, as far as the service tells; ``None`` where it does not."""
 
     concurrency: int | None  # activations at once
+    per_minute: int | None  # activations begun in a minute
     payload: int  # bytes of the parameters of an activation, with those that are bound
-    least_time: int | None  # milliseconds of an activation
-    most_time: int | None
+    reply: int  # bytes of its result
+    most_time: int | None  # milliseconds of an activation
     least_memory: int | None  # MiB of an action
     most_memory: int | None
 
@@ -89,11 +101,14 @@ class Service:
     # -- limits
 
     def limits(self) -> Limits:
-        told = self._read("limits")
-        if {"maxActionTimeout", "maxActionMemory"} <= told.keys():
-            return _limits(told, {})
-        general = self.about().get("limits")
-        return _limits(told, general if isinstance(general, dict) else {})
+        response = self._answer("GET", "limits")
+        told = _object(response)
+        complete = {"maxActionTimeout", "maxActionMemory"} <= told.keys()
+        general = {} if complete else self.about().get("limits")
+        limits = _limits(told, general if isinstance(general, dict) else {})
+        if limits == _limits({}, {}):  # no OpenWhisk tells nothing
+            raise refusal(response)
+        return limits
 
     def kinds(self) -> set[str]:
         """The kinds of actions that the service has; empty if it does not tell."""
@@ -104,19 +119,19 @@ class Service:
     def about(self) -> dict[str, Any]:
         """What the service tells everybody of itself; empty if there is something else before it."""
         response = self._request("GET", f"{self.endpoint}/", None, _ANSWER_LIMIT, self._authorize(""))
-        told = _json(response)
+        told = parsed(response)
         return told if response.ok and isinstance(told, dict) else {}
 
     # -- actions
 
     def actions(self) -> list[dict[str, Any]]:
         """The actions of our package, with name, version and annotations."""
-        found = self._find(f"packages/{PACKAGE}")
+        found = self._find(f"packages/{PACKAGE}", "actions")
         return [] if found is None else list(found["actions"])
 
     def find_action(self, name: str, *, code: bool = False) -> dict[str, Any] | None:
         """An action, with ``code`` also what it is made of; ``None`` if there is none of this name."""
-        return self._find(f"actions/{PACKAGE}/{name}?code={'true' if code else 'false'}")
+        return self._find(f"actions/{PACKAGE}/{name}?code={'true' if code else 'false'}", "exec" if code else "name")
 
     def make_action(self, name: str, action: Mapping[str, Any]) -> bool:
         """Make an action, and our package if that is missing; ``False`` if the action is there."""
@@ -128,7 +143,7 @@ class Service:
         self._answer("DELETE", f"actions/{PACKAGE}/{name}", also=(404,))
 
     def has_package(self) -> bool:
-        return self._find(f"packages/{PACKAGE}") is not None
+        return self._find(f"packages/{PACKAGE}", "name") is not None
 
     def delete_package(self) -> None:
         """Delete our package, unless it has actions."""
@@ -143,14 +158,14 @@ class Service:
         """
         how = "blocking=true&result=false" if blocking else "blocking=false"
         response = self._send("POST", f"actions/{PACKAGE}/{action}?{how}", params, limit)
-        told = _json(response)
+        told = parsed(response)
         if response.status_code in (200, 202, 500, 502) and isinstance(told, dict) and "activationId" in told:
             return told
-        raise _refusal(response)
+        raise refusal(response)
 
     def activation(self, activation: str) -> dict[str, Any] | None:
         """The record of an activation; ``None`` as long as there is none."""
-        return self._find(f"activations/{activation}")
+        return self._find(f"activations/{activation}", "response")
 
     def activations(self, action: str, since: float, *, docs: bool) -> Iterator[dict[str, Any]]:
         """Yield the activations of an action that have ended, the newest first.
@@ -161,7 +176,10 @@ class Service:
         while True:
             which = f"name={quote(f'{PACKAGE}/{action}', safe='')}&since={int(since * 1000)}"
             which += f"&docs={'true' if docs else 'false'}&limit={limit}&skip={skip}"
-            page = json.loads(self._answer("GET", f"activations?{which}").content)
+            response = self._answer("GET", f"activations?{which}")
+            page = parsed(response)
+            if not isinstance(page, list):
+                raise refusal(response)
             yield from page
             skip += len(page)
             if len(page) < limit:
@@ -173,13 +191,10 @@ class Service:
 
     # -- requests
 
-    def _read(self, path: str) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads(self._answer("GET", path).content)
-        return told
-
-    def _find(self, path: str) -> dict[str, Any] | None:
+    def _find(self, path: str, key: str) -> dict[str, Any] | None:
+        """What is there, which has this key; ``None`` if there is nothing."""
         response = self._answer("GET", path, also=(404,))
-        return None if response.status_code == 404 else json.loads(response.content)
+        return None if response.status_code == 404 else _object(response, key)
 
     def _make(self, path: str, body: Mapping[str, Any]) -> bool:
         return self._answer("PUT", f"{path}?overwrite=false", body, also=(409,)).status_code != 409
@@ -191,7 +206,7 @@ class Service:
         response = self._send(method, path, body, _ANSWER_LIMIT)
         if response.status_code == 200 or response.status_code in also:
             return response
-        raise _refusal(response)
+        raise refusal(response)
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None, limit: float) -> requests.Response:
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
@@ -214,15 +229,17 @@ def _limits(told: Mapping[str, Any], general: Mapping[str, Any]) -> Limits:
     """``told`` of the namespace; ``general``: what the service tells of all of them."""
 
     def first(name: str, other: str, per: int = 1) -> int | None:
-        if (own := told.get(name)) is not None:
-            return int(own)
-        return None if (theirs := general.get(other)) is None else int(theirs) // per
+        if isinstance(own := told.get(name), int):
+            return own
+        return theirs // per if isinstance(theirs := general.get(other), int) else None
 
-    payload = told.get("maxPayloadSize", told.get("maxParameterSize"))
+    both = told.get("maxPayloadSize")
+    payload = _bytes(told.get("maxParameterSize") if both is None else both)
     return Limits(
         concurrency=first("concurrentInvocations", "concurrent_actions"),
-        payload=_MOST_PAYLOAD if payload is None else _bytes(payload),
-        least_time=first("minActionTimeout", "min_action_duration"),
+        per_minute=first("invocationsPerMinute", "actions_per_minute"),
+        payload=payload,
+        reply=payload if both is not None else min(payload, _MOST),
         most_time=first("maxActionTimeout", "max_action_duration"),
         least_memory=first("minActionMemory", "min_action_memory", 1 << 20),
         most_memory=first("maxActionMemory", "max_action_memory", 1 << 20),
@@ -230,22 +247,32 @@ def _limits(told: Mapping[str, Any], general: Mapping[str, Any]) -> Limits:
 
 
 def _bytes(size: object) -> int:
-    """The bytes of a size as OpenWhisk writes it: ``"1 MB"``."""
+    """The bytes of a size as OpenWhisk writes it: ``"1 MB"``; of anything else those that are usual."""
     found = re.fullmatch(r"\s*(\d+)\s*([BKMG])?B?\s*", str(size), re.IGNORECASE)
     if found is None:
-        return _MOST_PAYLOAD
+        return _MOST
     return int(found[1]) << _UNITS[(found[2] or "B").upper()]
 
 
-def _json(response: requests.Response) -> Any:
+def parsed(response: requests.Response) -> Any:
+    """The JSON of an answer; ``None`` if it is none."""
     try:
         return json.loads(response.content)
     except ValueError:
         return None
 
 
-def _refusal(response: requests.Response) -> Refusal:
-    told = _json(response)
+def _object(response: requests.Response, key: str | None = None) -> dict[str, Any]:
+    """The object of an answer, with this key. ``Refusal`` if it is something else."""
+    told = parsed(response)
+    if not isinstance(told, dict) or (key is not None and key not in told):
+        raise refusal(response)
+    return told
+
+
+def refusal(response: requests.Response) -> Refusal:
+    """What an answer means that is not what was asked for."""
+    told = parsed(response)
     said = told.get("error") if isinstance(told, dict) else None
     if said is None and response.is_redirect:
         said = f"it has moved to {response.headers.get('Location')}"
@@ -277,6 +304,8 @@ def passes(error: Exception) -> bool:
     """Whether the same request may succeed later."""
     if isinstance(error, Refusal):
         return error.status in (408, 429) or error.status >= 500
+    if isinstance(error, NoAuthorization):
+        return error.passes
     lost = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
     return isinstance(error, lost) and not isinstance(error, requests.exceptions.SSLError)
 
@@ -286,26 +315,33 @@ def problem(error: Exception, service: Service) -> str:
     section = service.section
     if isinstance(error, Refusal):
         hint = {
+            200: f"what answers at {service.endpoint} is no OpenWhisk: check {section}.endpoint",
             401: f"{service.endpoint} does not accept the key: check {service.key}",
             403: f"the key is not for this: check {service.place}, and {service.key}",
             404: f"{service.endpoint} has no such thing: check {section}.endpoint and {service.place}",
         }.get(error.status)
         return f"{hint} ({error.said})" if hint else f"it was answered with {error.status}, {error.said}"
+    return unreached(error, service.endpoint, f"{section}.endpoint")
+
+
+def unreached(error: Exception, endpoint: str, setting: str) -> str:
+    """What is wrong with the way to an endpoint. ``setting``: of the configuration, which says where that is."""
     if isinstance(error, requests.exceptions.SSLError):
-        return _untrusted(str(error), service)
+        return _untrusted(str(error), endpoint, setting)
     if isinstance(error, requests.ConnectionError | requests.Timeout):
-        return f"{service.endpoint} does not answer ({_reason(error)}); {section}.endpoint says where it is"
+        return f"{endpoint} does not answer ({_reason(error)}); {setting} says where it is"
     return " ".join(str(error).split())
 
 
-def _untrusted(said: str, service: Service) -> str:
+def _untrusted(said: str, endpoint: str, setting: str) -> str:
     found = re.search(r"\[SSL(?:: (\w+))?\] (.*?) \(_ssl", said)
     why = found[2] if found else " ".join(said.split())
     if found is None or found[1] != "CERTIFICATE_VERIFY_FAILED":
-        return f"{service.endpoint} does not speak TLS as it should ({why}): check {service.section}.endpoint"
+        return f"{endpoint} does not speak TLS as it should ({why}): check {setting}"
+    section = setting.partition(".")[0]
     return (
-        f"the certificate of {service.endpoint} is not trusted ({why}): set {service.section}.ca_bundle to the file of"
-        f" the certificate that signed it, or, if nobody else can be there, {service.section}.insecure to true"
+        f"the certificate of {endpoint} is not trusted ({why}): set {section}.ca_bundle to the file of the certificate"
+        f" that signed it, or, if nobody else can be there, {section}.insecure to true"
     )
 
 

@@ -32,12 +32,12 @@ def most_bytes(largest: int) -> int:
 class FunctionWorker(Outbox):
     """What answers messages. ``name`` identifies it in replies; ``room``: bytes that a reply may have.
 
-    It is made while the platform starts the function.
+    It is made while the platform starts the function. ``room`` may be another one for the next message.
     """
 
     def __init__(self, name: str, room: int) -> None:
         super().__init__()
-        self._room = room
+        self.room = room
         # Where a platform's own runtime has packages from, another process would not look for them.
         path = os.pathsep.join(filter(None, sys.path))
         directory = tempfile.mkdtemp(prefix="lithops-mini-")
@@ -48,9 +48,9 @@ class FunctionWorker(Outbox):
         """Run the calls of a message, within so many seconds."""
         until = time.monotonic() + seconds - _MARGIN
         try:
-            reply = self._supervisor.run(payload, until=until, room=self._room)
-            if len(reply) > self._room:
-                text = f"a reply of {len(reply):,} bytes is over the platform's limit of {self._room:,}"
+            reply = self._supervisor.run(payload, until=until, room=self.room)
+            if len(reply) > self.room:
+                text = f"a reply of {len(reply):,} bytes is over the platform's limit of {self.room:,}"
                 raise InvocationError(text, reason=Reason.REFUSED)
         except InvocationError as error:
             return {"refused": {"text": str(error), "reason": error.reason, "retryable": error.retryable}}

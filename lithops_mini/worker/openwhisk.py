@@ -1,10 +1,11 @@
 """What an action of OpenWhisk runs: each activation is one message.
 
-    params = {"payload": base64, "environment": {name: value}, "place": {...}}
+    params = {"payload": base64, "room": bytes, "environment": {name: value}, "place": {...}}
 
-``environment`` is bound to the action, which is how OpenWhisk keeps the credentials of its worker. The answer is the
-result. It goes to the ``place`` in storage too if the message took long, since the connection of who waits may be lost
-meanwhile; that of an event, for which nobody waits, goes there only, or is in the error that says that it could not.
+``room`` is what a reply may have, as the limits of the namespace say. ``environment`` is bound to the action, which is
+how OpenWhisk keeps the credentials of its worker. The answer is the result. It goes to the ``place`` in storage too if
+the message took long, since the connection of who waits may be lost meanwhile; that of an event, for which nobody
+waits, goes there only, or is in the error that says that it could not.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Worker:
         if self._worker is None:  # what is bound comes with the first activation, and is for calls as for replies
             os.environ.update(params.get("environment", {}))
             self._worker = FunctionWorker(f"{WORKER_PREFIX}{os.urandom(6).hex()}", MAX_MESSAGE)
+        self._worker.room = params.get("room", MAX_MESSAGE)
         payload, place = b64decode(params["payload"]), params.get("place", {})
         answer = self._answer_event if "closed" in place else self._answer
         return answer(self._worker, payload, place, ends)
