@@ -13,6 +13,7 @@ from openwhisk_emulator import Emulated, start_openwhisk
 import lithops_mini as lm
 from lithops_mini.compute.openwhisk import OpenWhiskCompute, OpenWhiskOptions
 from lithops_mini.errors import ConfigError, OutOfMemory
+from lithops_mini.runtimes import openwhisk_image
 from lithops_mini.storage.base import WorkerNeeds
 
 REPOSITORY = "lithops-mini-test/actions"
@@ -55,10 +56,36 @@ def test_an_image_from_the_build_to_its_end(openwhisk, docker_engine):
     assert re.fullmatch(rf"the image {REPOSITORY}:{found.name}, with 256 MiB", found.base)
     backend = OpenWhiskCompute(OpenWhiskOptions(**openwhisk.place, image=REPOSITORY, push=False))
     runtimes = backend.runtimes("")
-    runtimes.delete(found.name)
+    untagged = nameless(docker_engine)
+    runtimes.delete(found.name)  # while containers of it are warm
     assert images(docker_engine) == set()
+    assert nameless(docker_engine) == untagged
     assert runtimes.list() == []
     backend.close()
+
+
+def nameless(engine):
+    return {image.id for image in engine.images.list(filters={"dangling": True})}
+
+
+@pytest.mark.timeout(300)
+def test_an_image_that_a_container_goes_on_to_use_is_left_with_its_name(openwhisk, docker_engine, monkeypatch, caplog):
+    monkeypatch.setattr(openwhisk_image, "_PATIENCE", 1.0)
+    options = OpenWhiskOptions(**openwhisk.place, package="image", image=REPOSITORY, push=False, base="host")
+    backend = OpenWhiskCompute(options)
+    runtimes = backend.runtimes("")
+    name = f"{REPOSITORY}:{runtimes.build(runtimes.recipe(()), print).name}"
+    container = docker_engine.containers.create(name)
+    try:
+        runtimes.delete(name.partition(":")[2])
+        assert runtimes.list() == []
+        assert images(docker_engine) == {name}
+        assert f"the image {name} stays" in caplog.text
+        assert f"docker rmi {name}" in caplog.text
+    finally:
+        container.remove()
+        docker_engine.images.remove(name)
+        backend.close()
 
 
 @pytest.mark.timeout(300)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
+import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
@@ -16,6 +19,12 @@ from lithops_mini.sizes import format_size
 
 if TYPE_CHECKING:
     from docker import DockerClient
+
+logger = logging.getLogger("lithops_mini.openwhisk")
+
+# Seconds for which the containers that use an image may need to end, and between two tries: OpenWhisk ends those of an
+# action that is gone some time after.
+_PATIENCE, _PAUSE = 15.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -66,21 +75,16 @@ class ActionImages:
             return there
 
     def forget(self, names: Iterable[str]) -> None:
-        """Remove images that no action has any more from the engine, if that is where they are kept."""
+        """Remove images that no action has any more from the engine, if that is where they are kept.
+
+        One that a container goes on to use keeps its name, and a warning says so.
+        """
         wanted = [name for name in names if name]
         if self._push or not wanted:
             return
-        from docker.errors import ImageNotFound
-
-        from lithops_mini.runtimes import engine
-
         with engine_client(self._section, "the images of the runtime are in a Docker engine") as client:
             for name in wanted:
-                with engine.translated(f"remove the image {name}"):
-                    try:
-                        client.api.remove_image(name, force=True)
-                    except ImageNotFound:  # somebody else did
-                        continue
+                _remove(client, name)
 
     def _build(self, client: DockerClient, recipe: Recipe, name: str, tell: Tell) -> None:
         from lithops_mini.runtimes import engine, image
@@ -105,3 +109,26 @@ def _described(client: DockerClient, name: str) -> Image | None:
         return None
     labels: dict[str, Any] = found["Config"].get("Labels") or {}
     return Image(name, int(found["Size"]), tuple(labels.get(f"{image.LABEL}.packages", "").split()))
+
+
+def _remove(client: DockerClient, name: str) -> None:
+    from docker.errors import APIError
+
+    from lithops_mini.runtimes import engine
+
+    until = time.monotonic() + _PATIENCE
+    with engine.translated(f"remove the image {name}"):
+        while True:
+            try:
+                client.api.remove_image(name)  # by force it would lose its name, and stay without
+                return
+            except APIError as error:
+                if error.status_code == 404:  # somebody else did
+                    return
+                if error.status_code != 409:
+                    raise
+                if time.monotonic() > until:
+                    text = "the image %s stays, since a container still uses it (%s): remove it later by docker rmi %s"
+                    logger.warning(text, name, error.explanation, name)
+                    return
+            threading.Event().wait(_PAUSE)
