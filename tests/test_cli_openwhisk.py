@@ -102,7 +102,7 @@ def test_what_is_not_said_is_asked_for_or_is_wsks(openwhisk: Emulated, file: Pat
     lines = "".join(f"{line}\n" for line in (openwhisk.url, openwhisk.place["api_key"], "", "y"))
     output = run("setup", "--no-test", input=lines)
     assert openwhisk.place["api_key"] not in output  # nobody sees it typed
-    assert "activations at a time" in output
+    assert "100 activations at a time, 120 activations in a minute, 300 s, 512 MiB, 1,024 KiB of a message" in output
     assert len(there(openwhisk)) == 1
     run("teardown", "--yes")
     assert file.read_text() == FILE

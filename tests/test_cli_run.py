@@ -191,7 +191,7 @@ def test_a_worker_that_cannot_run_calls_is_named(here: Path) -> None:
         f"profiles: {{a: {{retries: 0, localhost: {{storage_path: store, python: {here}/python}}}}}}\n"
     )
     result = run("test", "-c", "bad.yaml", code=1)
-    assert result.stderr.startswith("Error: first call, cold: ")
+    assert result.stderr.startswith("Error: first call: ")
     assert "no python here" in result.stderr
 
 

@@ -307,10 +307,13 @@ def _facts(place: _Place) -> dict[str, str]:
 def _limits(limits: Limits) -> str:
     told = (
         ("activations at a time", limits.concurrency),
+        ("activations in a minute", limits.per_minute),
         ("s", limits.most_time and limits.most_time / 1000),
         ("MiB", limits.most_memory),
+        ("KiB of a message", limits.payload >> 10),
+        ("KiB of a result", limits.reply >> 10),
     )
-    return ", ".join(f"{number:g} {what}" for what, number in told if number is not None) or "the service tells none"
+    return ", ".join(f"{number:,.10g} {what}" for what, number in told if number is not None)
 
 
 COMMANDS = [openwhisk]

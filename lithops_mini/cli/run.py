@@ -111,9 +111,12 @@ def _try_calls(executor: FunctionExecutor) -> None:
     def reverse(data: bytes) -> bytes:
         return data[::-1]
 
-    with _step("first call, cold"):
+    began = time.perf_counter()
+    with _step("first call", show=False):
         future = executor.submit(python)
         version = executor.get_result(future, timeout=_LIMIT)
+    state = "cold" if future.stats and future.stats.cold else "warm"
+    _say(f"first call, {state}", format_duration(time.perf_counter() - began))
     times = []
     with _step("warm calls", show=False):
         for _ in range(_WARM_CALLS):

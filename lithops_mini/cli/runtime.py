@@ -70,7 +70,9 @@ def build(
     force: bool,
     selection: Selection,
 ) -> None:
-    """Build the runtime that the configuration asks for, if it is not there.
+    """Build the runtime that the configuration asks for, if it is not there; also called deploy.
+
+    It is put to where workers find it: the engine, the registry, the account or the namespace of the backend.
 
     What is given here counts instead of the configuration's. An executor finds a runtime by what went in, so it needs
     the same in its configuration, or the name as "runtime".
@@ -82,6 +84,7 @@ def build(
       lithops-mini runtime build -b docker -f docker/Dockerfile
       lithops-mini runtime build -b docker --base host
       lithops-mini runtime build -b aws_lambda --requirements requirements.txt
+      lithops-mini runtime deploy -b openwhisk
     """
     with _open(selection) as opened:
         configured = opened.recipe()
@@ -93,6 +96,9 @@ def build(
             python=python or configured.python,
         )
         _build(opened.runtimes, recipe, force=force)
+
+
+runtime.add_command(build, "deploy")
 
 
 @runtime.command("list")
