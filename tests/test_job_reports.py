@@ -232,6 +232,25 @@ def test_failures_and_earlier_attempts_are_kept_when_the_job_has_ended(ran: Ran)
     assert attempt.dispatched <= attempt.started <= attempt.given_up
 
 
+def test_pictures_and_summaries_get_the_earlier_attempts(
+    ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+
+    def draw(stages: Any, attempts: Any) -> Any:
+        told.append(attempts)
+        return timeline(stages, attempts)
+
+    monkeypatch.setattr("lithops_mini.html.page.KINDS", {"timeline": draw})
+    monkeypatch.setattr("lithops_mini.plots.files.KINDS", {"timeline": draw})
+    ran.executor.plot(tmp_path, ran.futures)
+    ran.executor.report(tmp_path, ran.futures)
+    assert told == [{"unlucky (M000)": ran.futures[0].job.attempts}] * 2
+    workers = {call.worker_id for call in ran.stats[0][1]} | {each.worker_id for each in told[0]["unlucky (M000)"]}
+    (row,) = [line.split() for line in ran.executor.job_summary().splitlines() if line.startswith("workers")]
+    assert int(row[1]) == len(workers)
+
+
 def test_a_running_job_is_watched_from_elsewhere_until_it_ends(ran: Ran, tmp_path: Path) -> None:
     watcher = [sys.executable, "-m", "lithops_mini", "jobs", "watch", "--config", str(ran.config)]
     go = tmp_path / "go"

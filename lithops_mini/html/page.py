@@ -182,7 +182,7 @@ def _pictures(report: Report) -> Iterator[str]:
     stages = _named(report)
     for kind, draw in KINDS.items():
         try:
-            figure = draw(stages)
+            figure = draw(stages, _attempts(report))
         except ConfigError as error:
             yield f"<p>{text(f'There are none: {error}')}</p>"
             return

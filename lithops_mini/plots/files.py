@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lithops_mini.destination import writing
+from lithops_mini.destination import try_to_write, writing
 from lithops_mini.errors import InputError
 from lithops_mini.plots.calls import histogram, timeline
 from lithops_mini.plots.progress import stage_progress
@@ -90,9 +90,8 @@ def _paths(dst: str | Path | None, name: str) -> dict[str, Path]:
     with writing(path, _WAY_OUT):
         prefix, suffix = _destination(path, name, is_directory=path.is_dir() or str(dst).endswith("/"))
         paths = {kind: prefix.with_name(f"{prefix.name}_{kind}{suffix}") for kind in KINDS}
-        prefix.parent.mkdir(parents=True, exist_ok=True)
         for each in paths.values():
-            _try_to_write(each)
+            try_to_write(each)
     return paths
 
 
@@ -106,12 +105,3 @@ def _destination(path: Path, name: str, *, is_directory: bool) -> tuple[Path, st
     if suffix in (".png", ".svg", ".pdf"):
         return path.with_suffix(""), suffix
     return path, ".png"
-
-
-def _try_to_write(path: Path) -> None:
-    """Raise what writing this file would raise; it is left as it was."""
-    there = path.exists()
-    with open(path, "ab"):
-        pass
-    if not there:
-        path.unlink()
