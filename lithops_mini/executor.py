@@ -32,7 +32,7 @@ from lithops_mini.job.options import CallOptions, check_amount
 from lithops_mini.job.options import read as read_options
 from lithops_mini.job.plan import Cut, ExtraArgs, PlannedCall
 from lithops_mini.job.stage import Code, MapResults, Stage, name_of
-from lithops_mini.records import NO_REQUESTS, CallStats, Platform, Requests
+from lithops_mini.records import NO_REQUESTS, Attempt, CallStats, Platform, Requests
 from lithops_mini.storage.api import Storage
 from lithops_mini.storage.base import StorageBackend
 from lithops_mini.waiting import ALL_COMPLETED, FutureList, Futures, get_result, listed, wait
@@ -439,7 +439,7 @@ class FunctionExecutor:
             storage=self.config.storage,
             executor_id=self.executor_id,
             client_requests=self._storage.requests(),
-            attempts={_title(job): list(job.attempts) for job in jobs},
+            attempts=_attempts(jobs),
         )
         bill = self.bill()
         return f"{summary}\n\n{bill}" if bill.stages else summary
@@ -479,7 +479,8 @@ class FunctionExecutor:
         from lithops_mini.plots import files
 
         jobs, name = self._jobs_of(fs)
-        return files.plot([(_title(job), job.stats()) for job in jobs], dst, name=name)
+        stages = [(_title(job), job.stats()) for job in jobs]
+        return files.plot(stages, dst, name=name, attempts=_attempts(jobs))
 
     def report(self, dst: str | Path | None = None, fs: Futures | None = None) -> str:
         """Write what the jobs so far did as one HTML file, with pictures; return its path. See ``html.page.write``.
@@ -793,6 +794,10 @@ class FunctionExecutor:
 
 def _title(job: Job) -> str:
     return f"{job.name} ({job.id.rpartition('-')[2]})"
+
+
+def _attempts(jobs: Iterable[Job]) -> dict[str, list[Attempt]]:
+    return {_title(job): list(job.attempts) for job in jobs}
 
 
 def function_executor(
