@@ -319,7 +319,7 @@ def _plain(line: Cost) -> dict[str, Any]:
 
 
 def _cells(line: Cost) -> list[str]:
-    used = [f"{line.invocations:,.0f}", f"{line.memory:,}" if line.memory else "", f"{line.gb_seconds:,.3f}"]
+    used = [f"{line.invocations:,.0f}", f"{line.memory:,}" if line.memory else "", _three_digits(line.gb_seconds)]
     requests = [f"{line.requests.puts:,}", f"{line.requests.gets:,}"]
     return [shorten(line.name, _NAME_WIDTH), *(used if line.memory else [""] * 3), *requests, dollars(line.dollars)]
 
@@ -333,6 +333,9 @@ def align(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def dollars(amount: float) -> str:
     """An amount of money, with three digits that tell if it is small."""
-    if amount >= 1 or amount <= 0:
-        return f"${amount:,.2f}"
-    return f"${amount:.{min(12, 2 - math.floor(math.log10(amount)))}f}"
+    return f"${amount:,.2f}" if amount >= 1 or amount <= 0 else f"${_three_digits(amount)}"
+
+
+def _three_digits(amount: float) -> str:
+    """With three digits that tell, and all of those of a large number."""
+    return f"{amount:,.{min(12, max(0, 2 - math.floor(math.log10(amount))))}f}" if amount > 0 else "0"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, SupportsIndex
 from lithops_mini import config as configuration
 from lithops_mini import costs, logs, records, registry, tracing, wire
 from lithops_mini.compute.base import ComputeBackend
-from lithops_mini.compute.inbox import Inbox
+from lithops_mini.compute.inbox import Inbox, Looks
 from lithops_mini.costs import Bill, Prices
 from lithops_mini.errors import InputError, LithopsMiniError, WaitTimeout
 from lithops_mini.job import manifest, memory, plan
@@ -28,7 +28,7 @@ from lithops_mini.job.dispatch import Dispatcher
 from lithops_mini.job.future import ResponseFuture
 from lithops_mini.job.job import Inputs, Job
 from lithops_mini.job.keys import job_key
-from lithops_mini.job.options import CallOptions, check_amount
+from lithops_mini.job.options import CallOptions, check_amount, check_names
 from lithops_mini.job.options import read as read_options
 from lithops_mini.job.plan import Cut, ExtraArgs, PlannedCall
 from lithops_mini.job.stage import Code, MapResults, Stage, name_of
@@ -97,9 +97,10 @@ class FunctionExecutor:
             self._storage: StorageBackend = registry.find("storage", self.config.storage)(self.config.storage_options)
             self._storage.create_bucket(job.storage_bucket)
             needs = self._storage.worker_needs(job.storage_bucket)
+            self._inbox: Inbox | None = None
             if needs.remote:
-                inbox = Inbox(self.config.storage, self._storage, job.storage_bucket, self.executor_id)
-                self._compute.use_inbox(inbox)
+                self._inbox = Inbox(self.config.storage, self._storage, job.storage_bucket, self.executor_id)
+                self._compute.use_inbox(self._inbox)
             self._compute.deploy(needs)
             self._stores = self._compute.reaches_files or needs.remote
         except BaseException:
@@ -325,15 +326,18 @@ class FunctionExecutor:
 
         if isinstance(sample, bool) or not isinstance(sample, int) or sample < 1:
             raise InputError(f"sample is {sample!r}: give a whole number of calls, at least 1")
+        check_names("estimate_cost", options, self.map)
         cut = Cut(**{f.name: options.pop(f.name) for f in fields(Cut) if f.name in options})
         inputs = plan.items(map_function, iterdata, options.pop("extra_args", None))
         chosen = self._options(**options)
         calls, filled = plan.plan(map_function, inputs, cut, self._surroundings)
-        if durations is None and calls:
+        if not calls:
+            known = estimate.Sample(())
+        elif durations is None:
             few = [calls[(2 * n + 1) * len(calls) // (2 * sample)] for n in range(sample)]
             known = self._run_sample(map_function, few if sample < len(calls) else calls, filled, chosen)
         else:
-            known = estimate.Sample.said(0.0 if durations is None else durations)
+            known = estimate.Sample.said(durations)
         return estimate.estimate(
             known,
             len(calls),
@@ -356,7 +360,7 @@ class FunctionExecutor:
         half = -(-len(calls) // 2)
         rounds = []
         for some in filter(None, (calls[:half], calls[half:])):
-            before, began = self._storage.requests(), time.monotonic()
+            before, began, looks = self._storage.requests(), time.monotonic(), self._looks()
             job, futures = self._start("map", function, some, filled, one_by_one)
             get_result(futures, show_progress=False)
             job.over.wait()
@@ -364,8 +368,12 @@ class FunctionExecutor:
             self._recorder.flush()
             after = self._storage.requests()
             sent = None if before is None or after is None else after.since(before)
-            rounds.append(Round(costs.Stage(job.name, job.stats(), job.usage), took, sent))
+            stage = costs.Stage(job.name, job.stats(), job.usage)
+            rounds.append(Round(stage, list(job.invocations), took, sent, self._looks().since(looks)))
         return Sample.ran(rounds)
+
+    def _looks(self) -> Looks:
+        return Looks() if self._inbox is None else self._inbox.looks
 
     # -- waiting and reading
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import random
 import re
 import subprocess
 import sys
@@ -22,7 +24,7 @@ from lithops_mini.compute import aws_charges
 from lithops_mini.costs import Stage
 from lithops_mini.errors import BudgetExceeded, ConfigError, InputError, OutOfMemory
 from lithops_mini.job import memory
-from lithops_mini.job.estimate import Sample, estimate
+from lithops_mini.job.estimate import Round, Sample, estimate
 from lithops_mini.job.plan import PlannedCall
 from lithops_mini.records import NO_REQUESTS, Invocation, Partition, Platform, Requests, Usage
 
@@ -65,9 +67,9 @@ def test_a_bill_in_all_its_figures():
     assert found.title == "Cost on AWS Lambda and Amazon S3 Standard (prices of 2026-11-21, us-east-1)"
     assert found.rows() == [
         ["", "invocations", "memory", "GB-seconds", "put/post/list", "get/head", "dollars"],
-        ["map", "3", "2,048", "3.000", "8", "30", "$0.000103"],
+        ["map", "3", "2,048", "3.00", "8", "30", "$0.000103"],
         ["client", "", "", "", "5", "7", "$0.0000278"],
-        ["total", "3", "2,048", "3.000", "13", "37", "$0.000130"],
+        ["total", "3", "2,048", "3.00", "13", "37", "$0.000130"],
     ]
     assert json.loads(json.dumps(found.as_dict()))["total"]["dollars"] == found.dollars
 
@@ -214,8 +216,66 @@ def test_an_estimate_from_durations():
     assert short.expected.total.invocations == 5000
     assert estimated(Sample.said([0.001] * 5), 100_000, chunksize=1).expected.total.invocations == 100_000
     assert estimated(Sample.said([1.0, 3.0]), 2).low.dollars == estimated(Sample.said([1.0, 3.0]), 2).high.dollars
-    with pytest.raises(InputError, match="durations is"):
-        Sample.said([])
+    for wrong in ([], True, [-1.0], float("nan")):
+        with pytest.raises(InputError, match="durations is"):
+            Sample.said(wrong)
+
+
+@pytest.mark.parametrize(("shape", "together"), [("uniform", 1), ("normal", 1), ("gamma", 1), ("uniform", 4)])
+def test_the_range_has_the_truth_in_nine_of_ten(shape: str, together: int):
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    held = sum(range_holds(random.Random(seed + trial), shape, together) for trial in range(400))
+    assert held >= 360
+
+
+def range_holds(dice: random.Random, shape: str, together: int) -> bool:
+    """Whether the range of an estimate from five of two hundred calls has what they all cost, with some cold starts."""
+
+    def took() -> float:
+        draw = {"uniform": dice.uniform(0.2, 0.6), "normal": dice.gauss(0.5, 0.08), "gamma": dice.gammavariate(4, 0.1)}
+        return draw[shape]
+
+    def invoked(seconds: float, cold: bool) -> Invocation:
+        start = dice.randint(200, 500) if cold else 0
+        return Invocation(math.ceil(1000 * (seconds + dice.gauss(0.02, 0.004))) + start, 1024, start=start)
+
+    population = [max(0.0, took()) for _ in range(200)]
+    few = population[20::40]
+    rounds = []
+    for some in (few[:3], few[3:]):
+        used = [invoked(seconds, cold=not rounds) for seconds in some]
+        times = [call(n, started=0.0, ended=seconds) for n, seconds in enumerate(some)]
+        rounds.append(Round(Stage("f", times, costs.sum_up(map(Usage.of, used))), used, 1.0))
+    found = estimated(Sample.ran(rounds), len(population), chunksize=together)
+    messages = [sum(population[n : n + together]) for n in range(0, len(population), together)]
+    cold = dice.randint(0, 8)
+    truth = dollars(costs.sum_up(Usage.of(invoked(each, n < cold)) for n, each in enumerate(messages)))
+    return found.low.dollars <= truth <= found.high.dollars
+
+
+def test_an_estimate_knows_how_often_the_client_looks():
+    looking = Sample((0.5,) * 5, way=0.05, look=0.02, lists=2.0, stored=1.0, fetches=1.0, counted=True)
+    found = estimated(looking, 400, lanes=4, chunksize=1)
+    # Of each message the fifth look finds the reply: the others come before it is stored.
+    assert found.expected.client.requests == Requests(2 + int(found.seconds / 2) + 100 * 5 * 2, 400)
+    assert found.seconds == pytest.approx(100 * 5 * 0.12)
+    assert found.expected.stages[0].requests.puts == 400
+    many = estimated(looking, 40_000, lanes=4, chunksize=1).expected.client.requests
+    assert many.puts == pytest.approx(100 * found.expected.client.requests.puts, rel=0.01)
+    slow = estimated(replace(looking, seconds=(100.0,) * 5), 4, lanes=4, chunksize=1)  # looks become rare
+    assert 100 < slow.expected.client.requests.puts < 130
+
+
+def test_an_estimate_of_nothing_and_of_what_map_does_not_know(tmp_path):
+    with lm.localhost_executor(progress=False, storage_path=tmp_path) as ex:
+        nothing = ex.estimate_cost(work, [])
+        assert (nothing.dollars, nothing.sample) == (0.0, 0)
+        assert str(nothing).startswith("0 calls would cost nothing.\n")
+        with pytest.raises(InputError, match="estimate_cost has no option 'chunk'; there are chunksize, extra_args"):
+            ex.estimate_cost(work, [1], chunk=1)
+        with pytest.raises(InputError, match=r'runtime_memory is .Auto.: .* at least 64, or "auto"'):
+            ex.map(work, [1], runtime_memory="Auto")
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=20), st.integers(1, 10_000))
@@ -296,9 +356,25 @@ def test_calls_that_would_pass_a_budget_are_stopped(tmp_path):
         before = ex.bill().dollars
         ran, errors = outcomes(ex.map(work, [0.05, 0.05, 600], budget=limit))
         assert ran == 2
-        assert "1 more were stopped when they had cost the rest" in str(errors[0])
+        assert ", and 1 more was stopped before passing it" in str(errors[0])
         ex.shutdown()
         assert ex.bill().dollars - before <= limit
+
+
+@pytest.mark.parametrize(("timeout", "way"), [(None, ""), (2, " with a timeout of 2 s")])
+def test_a_budget_that_is_too_small_for_one_message_says_what_it_needs(tmp_path, timeout, way):
+    with started(tmp_path) as ex:
+        future = ex.map(work, [0.2] * 3, budget=1e-7, timeout=timeout)[0]
+        with pytest.raises(BudgetExceeded) as caught:
+            future.result()
+        said = re.fullmatch(
+            r"the budget of \$0\.000000100 is less than one message may cost, \$([\d.]+)"
+            rf"{way}: give a larger budget( or a shorter timeout)? \(prices of 2026-11-21\)",
+            str(caught.value),
+        )
+        assert said
+        assert bool(said[2]) == (timeout is not None)
+        assert float(said[1]) == pytest.approx(2e-7 + (0 if timeout is None else 3 * GB_SECOND), rel=0.01)
 
 
 def test_a_budget_is_for_both_stages(tmp_path):

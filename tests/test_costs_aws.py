@@ -16,7 +16,8 @@ from lithops_mini.records import NO_REQUESTS, Platform, Requests, Usage
 
 MEMORY = 4096  # MB: nothing limits the processes that are the sandboxes
 CLOSE = 0.02
-CALLS = 4
+LANES = 8
+SECONDS = [0.6 + 0.2 * (n % 5) for n in range(40)]  # of calls: a sample of five has each
 
 
 @pytest.fixture(scope="module")
@@ -56,25 +57,26 @@ def billed(executor: lm.FunctionExecutor) -> Counted:
     return Counted(round(total.seconds * 1000), int(total.invocations), total.requests._replace(deletes=0))
 
 
-# Of a reply to an event nobody but the worker tells what it took, and not what the runtime takes after it.
-@pytest.mark.parametrize(("carrier", "seconds"), [("reply", 1.2), ("event", 2.0)])
-def test_estimate_and_bill_are_what_the_emulator_counted(account: Account, carrier: str, seconds: float) -> None:
-    settings = account.executor(carrier=carrier, max_workers=2, memory=MEMORY, max_time=60, tags={"test": carrier})
+@pytest.mark.parametrize("carrier", ["reply", "event"])
+def test_estimate_and_bill_are_what_the_emulator_counted(account: Account, carrier: str) -> None:
+    settings = account.executor(carrier=carrier, max_workers=LANES, memory=MEMORY, max_time=60, tags={"test": carrier})
     with lm.function_executor(config={}, **settings) as executor:
         began = counted(account, executor)
-        for _ in range(3):  # a machine that is busy with other tests is slower now and then: no estimate knows when
-            estimate = executor.estimate_cost(time.sleep, [seconds] * CALLS, sample=4, chunksize=1)
+        # Workers that start together on two processors take longer than the few of a sample: see that they are there.
+        executor.get_result(executor.map(time.sleep, [0.5] * LANES, chunksize=1))
+        for _ in range(2):  # a machine that other tests make busy is slower now than it was: no estimate knows when
+            estimate = executor.estimate_cost(time.sleep, SECONDS, sample=5, chunksize=1)
             sampled, bill_of_sample = counted(account, executor), billed(executor)
-            executor.get_result(executor.map(time.sleep, [seconds] * CALLS, chunksize=1))
+            executor.get_result(executor.map(time.sleep, SECONDS, chunksize=1))
             ended, bill = counted(account, executor), billed(executor)
             job, told = ended.since(sampled), bill.since(bill_of_sample)
             assert (told.invocations, told.requests) == (job.invocations, job.requests)
-            if [told.dollars, estimate.dollars] == pytest.approx([job.dollars] * 2, rel=CLOSE):
+            assert estimate.low.dollars <= job.dollars <= estimate.high.dollars
+            if estimate.dollars == pytest.approx(job.dollars, rel=CLOSE):
                 break
         assert told.milliseconds == pytest.approx(job.milliseconds, rel=CLOSE)
         assert told.dollars == pytest.approx(job.dollars, rel=CLOSE)
         assert estimate.dollars == pytest.approx(job.dollars, rel=CLOSE)
-        assert estimate.low.dollars <= estimate.dollars <= estimate.high.dollars
         whole = ended.since(began)  # with the cold starts
         assert bill.milliseconds == pytest.approx(whole.milliseconds, rel=0.05)
         if carrier == "reply":

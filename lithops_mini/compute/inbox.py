@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from lithops_mini import records, wire
 from lithops_mini.errors import IntegrityError, InvocationError, NoSuchObject, Reason, StorageError
@@ -31,6 +31,23 @@ _ORDERED = 60.0
 ReadLoss = Callable[[bytes], tuple[str, InvocationError] | None]
 
 
+class Looks(NamedTuple):
+    """How often an inbox was looked into."""
+
+    number: int = 0
+    requests: int = 0  # to list what is there
+    seconds: float = 0.0  # that they took
+
+    def since(self, earlier: Looks) -> Looks:
+        """Those that are not among the ``earlier`` ones."""
+        return Looks(self.number - earlier.number, self.requests - earlier.requests, self.seconds - earlier.seconds)
+
+
+def pause(quiet: float) -> float:
+    """Seconds until the next look, if nothing was sent and nothing has come for so many."""
+    return min(_MOST, max(_LEAST, _SHARE * quiet))
+
+
 class Inbox:
     """The replies to the messages of one executor that come by storage."""
 
@@ -41,6 +58,7 @@ class Inbox:
         self._bucket = bucket
         self._executor_id = executor_id
         self._prefix = records.inbox_prefix(executor_id)
+        self.looks = Looks()
         self._condition = threading.Condition()
         self._expected: dict[str, Expected] = {}
         self._waiting = 0  # of the expected ones, those that are waited for
@@ -139,15 +157,18 @@ class Inbox:
             with self._condition:
                 while not self._closed and not self._waiting:
                     self._condition.wait()
-                pause = min(_MOST, max(_LEAST, _SHARE * (time.monotonic() - self._quiet_since)))
-                if self._condition.wait_for(lambda: self._closed, pause):
+                if self._condition.wait_for(lambda: self._closed, pause(time.monotonic() - self._quiet_since)):
                     return
+            began = time.monotonic()
+            number, requests, seconds = self.looks
+            self.looks = Looks(number + 1, requests + 1 + len(self._losses), seconds)
             self._delete_read()
             try:
                 self._look()
             except StorageError as error:
                 # Whoever waits does so up to a time of its own.
                 logger.warning("replies cannot be looked for: %s", error)
+            self.looks = self.looks._replace(seconds=seconds + time.monotonic() - began)
 
     def _delete_read(self) -> None:
         with self._condition:

@@ -67,6 +67,7 @@ class Budget:
         self._under_way: dict[int, _Message] = {}
         self._wakes = math.inf  # monotonic: when the watch looks next
         self._watching = False
+        self._refused: tuple[float, float | None] = 0.0, None  # dollars a message may have cost, and its timeout
         self._error: BudgetExceeded | None = None
 
     # -- for the dispatcher
@@ -79,9 +80,13 @@ class Budget:
             if self._error is not None:
                 return False
             known = job.timeout is not None or self._longest or not self._under_way
-            if known and self._spent(self._reserved(), self._may_take(job, _mib(memory))) <= self.limit:
+            next_one = self._may_take(job, _mib(memory))
+            if known and self._spent(self._reserved(), next_one) <= self.limit:
                 return True
-            return None if self._under_way else False
+            if not self._under_way:
+                self._refused = self._spent(next_one), job.timeout
+                return False
+            return None
 
     def begin(self, job: Job, calls: Mapping[int, Call], memory: int | None) -> None:
         """A message is sent."""
@@ -115,17 +120,27 @@ class Budget:
         with self._condition:
             if self._error is None:
                 spent = self._spent()
-                text = (
-                    f"the budget of {dollars(self.limit)} is used up: {self._usage.invocations:,} messages have cost"
-                    f" {dollars(spent)}"
-                )
-                if self._under_way:
-                    text += f", and {len(self._under_way):,} more were stopped when they had cost the rest"
-                else:
-                    text += ", and another one could cost more than is left"
-                text += f" (prices of {self._prices.date})"
+                text = f"{self._why(spent)} (prices of {self._prices.date})"
                 self._error = BudgetExceeded(text, limit=self.limit, spent=spent)
             return self._error
+
+    def _why(self, spent: float) -> str:
+        sent, stopped = self._usage.invocations, len(self._under_way)
+        if not sent and not stopped:
+            return f"the budget of {dollars(self.limit)} is less than one message may cost, {self._first()}"
+        cost = f"{_counted(sent)} cost {dollars(spent)}" if sent else "no message has ended"
+        if not stopped:
+            rest = "another one could cost more than is left"
+        else:
+            rest = f"{stopped:,} more {'was' if stopped == 1 else 'were'} stopped before passing it"
+        return f"the budget of {dollars(self.limit)} is used up: {cost}, and {rest}"
+
+    def _first(self) -> str:
+        """What the first message may cost, and how there can be one."""
+        cost, timeout = self._refused
+        if timeout is None:
+            return f"{dollars(cost)}: give a larger budget"
+        return f"{dollars(cost)} with a timeout of {timeout:g} s: give a larger budget or a shorter timeout"
 
     def stopped(self) -> list[tuple[Job, list[Call]]]:
         """What is under way."""
@@ -195,3 +210,7 @@ class Budget:
 
 def _mib(memory: int | None) -> int:
     return -(-(memory or 0) >> 20)
+
+
+def _counted(messages: int) -> str:
+    return "1 message has" if messages == 1 else f"{messages:,} messages have"

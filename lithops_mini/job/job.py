@@ -23,6 +23,9 @@ from lithops_mini.worker import serialize
 if TYPE_CHECKING:
     from lithops_mini.job.budget import Budget
 
+# A job keeps so many of the last invocations by themselves, and of the others only what they have used together.
+_INVOCATIONS = 100
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -158,6 +161,7 @@ class Job:
         self.pace = 0.0  # seconds the longest calls took lately; 0.0: not known yet
         self.counters = Counters()
         self.usage = Usage()
+        self.invocations: deque[Invocation] = deque(maxlen=_INVOCATIONS)  # the last of those in the usage
         self.platform = Platform()
         self.budget: Budget | None = None
         self.lock = threading.RLock()  # of the counters and the usage
@@ -222,6 +226,7 @@ class Job:
         """Take note of what a message has used."""
         with self.lock:
             self.usage = self.usage.plus(Usage.of(invocation))
+            self.invocations.append(invocation)
         if self.budget is not None:
             self.budget.use(invocation)
 

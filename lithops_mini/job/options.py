@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,7 +52,8 @@ def read(
         ("chunksize", chunksize, 1),
     ):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-            raise InputError(f"{name} is {value!r}: give a whole number of at least {least}")
+            other = ', or "auto"' if name == "runtime_memory" else ""
+            raise InputError(f"{name} is {value!r}: give a whole number of at least {least}{other}")
     check_amount("timeout", timeout, "seconds")
     timeout = settings.timeout if timeout is None else timeout
     if timeout is not None and most_time is not None and timeout > most_time:
@@ -81,6 +82,16 @@ def check_amount(name: str, amount: float | None, unit: str) -> None:
     numeric = isinstance(amount, int | float) and not isinstance(amount, bool)
     if amount is not None and not (numeric and 0 < amount < math.inf):
         raise InputError(f"{name} is {amount!r}: give a number of {unit} over 0")
+
+
+def check_names(name: str, given: Iterable[str], like: Callable[..., object]) -> None:
+    """``InputError`` if ``name`` was given an option that ``like``, after its function and inputs, does not have."""
+    from inspect import signature
+
+    _, _, *options = signature(like).parameters
+    for each in given:
+        if each not in options:
+            raise InputError(f"{name} has no option {each!r}; there are {', '.join(options)}")
 
 
 def _check_exceptions(wanted: object) -> None:
