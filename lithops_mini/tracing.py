@@ -108,8 +108,8 @@ class SpanSender:
 
     def _run(self) -> None:
         while (tell := self._jobs.get()) is not None:
+            job = tell()
             try:
-                job = tell()
                 sent = self._send(job)
             except Exception as error:  # noqa: BLE001 - a collector's trouble is none of the job's
                 logger.warning(
