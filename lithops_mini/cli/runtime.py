@@ -70,9 +70,10 @@ def build(
     force: bool,
     selection: Selection,
 ) -> None:
-    """Build the runtime that the configuration asks for, if it is not there; also called deploy.
+    """Build and deploy the runtime that the configuration asks for.
 
-    It is put to where workers find it: the engine, the registry, the account or the namespace of the backend.
+    `build` and `deploy` are one command: what is built is put where workers find it, be that an engine, a registry, an
+    account or a namespace. What is there is left as it is.
 
     What is given here counts instead of the configuration's. An executor finds a runtime by what went in, so it needs
     the same in its configuration, or the name as "runtime".
