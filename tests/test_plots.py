@@ -417,6 +417,16 @@ def test_stages_show_how_far_they_were_and_how_long_functions_took() -> None:
     ]
 
 
+@pytest.mark.parametrize("spread", [0.0, 0.0005, 0.1, 5.0, 900.0, 20_000.0])
+def test_ticks_of_function_times_differ(spread: float) -> None:
+    figure = stage_progress([("map", [call(n, ended=103.8 + n * spread / 9, settled=1e6) for n in range(10)])])
+    FigureCanvasAgg(figure).draw()
+    ax = figure.axes[1]
+    low, high = ax.get_xlim()
+    shown = [label.get_text() for label in ax.get_xticklabels() if low <= label.get_position()[0] <= high]
+    assert len({*shown}) == len(shown) > 0
+
+
 def png_size(path: str) -> tuple[int, int]:
     head = Path(path).read_bytes()[:24]
     assert head[:8] == b"\x89PNG\r\n\x1a\n"

@@ -147,8 +147,9 @@ def _draw_marks(ax: Axes, panel: Panel) -> None:
     rows = panel.rows
     if panel.row_height < THIN_ROW:
         cold = [(row, call.started) for row, call in rows if call.cold and call.started is not None]
-        # So wide that other marks of the same call do not hide them.
-        draw_dots(ax, panel, "", "o", ORANGE, ORANGE, cold, scale=max(1.0, 2.0 - 0.35 * log10(max(len(cold), 1))))
+        # The fewer and the thinner the rows, the wider: other marks of the same call must not hide them.
+        scale = max(1.0, 2.0 - 0.35 * log10(max(len(cold), 1)) - 0.3 * panel.row_height)
+        draw_dots(ax, panel, "", "o", ORANGE, ORANGE, cold, scale=scale)
     retried = [(row, first_known(call.started, call.settled)) for row, call in rows if call.attempt > 1]
     draw_dots(ax, panel, "retried", "o", "white", INK, retried)
     cancelled = [(row, first_known(call.ended, call.settled)) for row, call in rows if call.status == "cancelled"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import log10
+from math import ceil, log10
 from typing import TYPE_CHECKING
 
 from lithops_mini.durations import format_duration
@@ -98,6 +98,7 @@ def _draw_times(ax: Axes, panel: Panel) -> None:
     else:
         begin, spread = (low, high - low) if high > low else (low / 2, low)
         edges = [begin + n * spread / _BINS for n in range(_BINS + 1)]
+    figures = 2 if wide else min(max(3, ceil(log10(5 * edges[-1] / (edges[-1] - edges[0])))), 6)  # so that ticks differ
     edges[0], edges[-1] = min(times[0], edges[0]), max(times[-1], edges[-1])
     limit = straggler_limit(panel.calls)
     slow = [time for time in times if limit is not None and time > limit]
@@ -109,7 +110,7 @@ def _draw_times(ax: Axes, panel: Panel) -> None:
         ax.plot(slow, [0.02] * len(slow), "|", color=VERMILLION, markersize=9, label="straggler", transform=feet)
         ax.hist(slow, bins=edges, color=VERMILLION)
     ax.axvline(quantile(times, 0.5), color=INK, linewidth=1, linestyle="--")
-    ax.xaxis.set_major_formatter(lambda value, _: _tick(value, 2 if wide else 3))
+    ax.xaxis.set_major_formatter(lambda value, _: _tick(value, figures))
     ax.xaxis.set_minor_formatter(lambda *_: "")
     if not wide:
         ax.locator_params(axis="x", nbins=4)
