@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import click
 
 from lithops_mini.cli.options import Callback, debug_option
+from lithops_mini.destination import writing
 from lithops_mini.emulators.aws import settings as aws_settings
 from lithops_mini.emulators.knative import settings as knative_settings
 from lithops_mini.emulators.openwhisk import settings as openwhisk_settings
@@ -21,6 +23,8 @@ from lithops_mini.emulators.settings import Numbers
 from lithops_mini.errors import ConfigError
 
 _REGION = "us-east-1"
+_PROFILE = "emulator"
+_OTHER_FILE = "choose another --profile-file"
 
 
 class _Emulator(Protocol):
@@ -79,7 +83,7 @@ _COMMON = (
         "--profile-file",
         metavar="FILE",
         type=click.Path(dir_okay=False),
-        help="Write a configuration with a profile 'emulator' there, once it answers.",
+        help="Write a profile 'emulator' into this configuration, once it answers; its other profiles stay.",
     ),
 )
 
@@ -238,6 +242,8 @@ def _run(
 
     ``begin`` returns the variables that lead programs to it, and a profile that leads us to it.
     """
+    if profile_file:
+        _check_place(Path(profile_file))
     with _signals() as signals:
         emulator = start()
         try:
@@ -303,14 +309,25 @@ def _best_sandbox() -> str:
     return "docker"
 
 
-def _write_profile(path: Path, profile: dict[str, Any]) -> None:
-    import yaml
+def _check_place(path: Path) -> None:
+    """Refuse now what could not be written once the emulator answers."""
+    from lithops_mini.cli.profile_file import read_profile
 
-    document = {"default_profile": "emulator", "profiles": {"emulator": profile}}
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(beside, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        yaml.safe_dump(document, file, sort_keys=False)
-    beside.replace(path)  # whoever waits for it finds it complete
+    with writing(path, _OTHER_FILE):
+        if not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "there is no such directory", str(path.parent))
+        read_profile(path, _PROFILE)
+
+
+def _write_profile(path: Path, profile: dict[str, Any]) -> None:
+    from lithops_mini.cli.profile_file import write_profile
+    from lithops_mini.config.source import read_file
+
+    with writing(path, _OTHER_FILE):
+        write_profile(path, _PROFILE, profile)
+        default = read_file(str(path)).get("default_profile")
+    if default != _PROFILE:
+        click.echo(f"Take -p {_PROFILE}: the default profile of {path} is {default}.", err=True)
 
 
 COMMANDS = [emulate]

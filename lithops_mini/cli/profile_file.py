@@ -18,7 +18,7 @@ _NOTE = "# lithops-mini: "
 
 def read_profile(path: Path, name: str) -> dict[str, Any] | None:
     """The profile as it is written, variables not replaced; ``None`` if there is none, or no file."""
-    if not path.exists():
+    if _is_new(path):
         return None
     profiles = read_file(str(path))["profiles"] or {}
     return dict(profiles[name] or {}) if name in profiles else None
@@ -38,10 +38,10 @@ def write_profile(path: Path, name: str, values: Mapping[str, Any] | None, note:
     """Write the profile in place of the one with this name, or at the end; ``None`` takes it out.
 
     ``note``: what ``read_note`` is to find in it, a line.
-    A new file has it as its default, and one without any profile left is removed. ``ConfigError`` for a file whose
-    profiles are not written one below the other.
+    A new file has it as its default, and in one with a single profile that stays the default; one without any profile
+    left is removed. ``ConfigError`` for a file whose profiles are not written one below the other.
     """
-    if not path.exists():
+    if _is_new(path):
         if values is not None:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             head = yaml.safe_dump({"default_profile": name})
@@ -49,6 +49,7 @@ def write_profile(path: Path, name: str, values: Mapping[str, Any] | None, note:
         return
     document = dict(read_file(str(path)))
     profiles = dict(document["profiles"] or {})
+    only = next(iter(profiles), None) if len(profiles) == 1 and "default_profile" not in document else None
     if values is None:
         profiles.pop(name, None)
         if document.get("default_profile") == name:
@@ -62,10 +63,17 @@ def write_profile(path: Path, name: str, values: Mapping[str, Any] | None, note:
     changed = _changed(text, name, values, note)
     if values is None and "default_profile" not in document:
         changed = "".join(line for line in changed.splitlines(True) if not line.startswith("default_profile:"))
+    if only is not None and len(profiles) > 1:
+        document["default_profile"] = only
+        changed += yaml.safe_dump({"default_profile": only})
     if _loaded(changed) != {**document, "profiles": profiles}:
         raise ConfigError(f"{path}: cannot write the profile {name!r} there: write profiles one below the other")
     if changed != path.read_text(encoding="utf-8"):
         write_private(path, changed)
+
+
+def _is_new(path: Path) -> bool:
+    return not path.exists() or (path.is_file() and not path.stat().st_size)
 
 
 def _loaded(text: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,6 +11,8 @@ from lithops_mini.errors import ConfigError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+_MOST = 1e9  # seconds: a wait for as long as one can say comes to nothing but an error
 
 
 def share(text: str) -> Any:
@@ -32,15 +35,25 @@ class Faults:
 
 
 def check_numbers(settings: Any) -> None:
-    """``ConfigError`` if a field of a dataclass of numbers is below 0, above its ``le``, or not of its type."""
+    """``ConfigError`` if a field of a dataclass of numbers is not of its type, or out of its range.
+
+    The range is from ``ge``, or 0, to ``le``, or for seconds and the like a thousand million. ``up_to`` is the name of
+    another field that it must not be above.
+    """
     for each in fields(settings):
         value = getattr(settings, each.name)
-        kinds = (int,) if isinstance(each.default, int) else (int, float)
-        limit = each.metadata.get("le", float("inf"))
-        if not isinstance(value, kinds) or isinstance(value, bool) or not 0 <= value <= limit:
-            kind = "a whole number" if kinds == (int,) else "a number"
-            most = f"between 0 and {limit:g}" if "le" in each.metadata else "not below 0"
-            raise ConfigError(f"{each.name} is {value!r}, and must be {kind} {most}")
+        whole = isinstance(each.default, int)
+        least = each.metadata.get("ge", 0)
+        most = each.metadata.get("le", math.inf if whole else _MOST)
+        fits = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+        if not fits or not least <= value <= most:
+            kind = "a whole number" if whole else "a number"
+            allowed = f"between {least:g} and {most:g}" if most < math.inf else f"not below {least:g}"
+            raise ConfigError(f"{each.name} is {value!r}, and must be {kind} {allowed}")
+    for each in fields(settings):
+        if (other := each.metadata.get("up_to")) and getattr(settings, each.name) > getattr(settings, other):
+            least, most = getattr(settings, each.name), getattr(settings, other)
+            raise ConfigError(f"{each.name} is {least!r}, and must not be above {other}, which is {most!r}")
 
 
 Numbers = TypeVar("Numbers", bound="DataclassInstance")

@@ -15,7 +15,7 @@ REQUEST_LIMIT = 3 << 20
 class Limits:
     """What a cluster may use, and how long things take. ``ConfigError`` for what is out of range."""
 
-    pods: int = field(default=100, metadata={"help": "Pods of a namespace at a time: its quota."})
+    pods: int = field(default=100, metadata={"help": "Pods of a namespace at a time: its quota; 0: none."})
     idle: float = field(default=60.0, metadata={"help": "Seconds after which a pod that has no call is removed."})
     progress: float = field(
         default=600.0, metadata={"help": "Seconds after which a revision without a pod that is ready has failed."}
@@ -27,7 +27,7 @@ class Limits:
         default=600.0,
         metadata={"help": "Seconds between SIGTERM and SIGKILL of a container, if its revision's timeout is not less."},
     )
-    queue: int = field(default=10_000, metadata={"help": "Calls that may wait for pods of a revision."})
+    queue: int = field(default=10_000, metadata={"help": "Calls that may wait for pods of a revision.", "ge": 1})
     history: int = field(default=1000, metadata={"help": "Changes that are kept for watches that begin in the past."})
 
     def __post_init__(self) -> None:
