@@ -58,11 +58,14 @@ class Bench:
 
 @dataclass(frozen=True)
 class Check:
-    """One named check. ``needs``: what the compute backend must say of itself, as ``isolates``; empty if nothing."""
+    """One named check.
+
+    ``needs``: what the compute backend must say of itself, as ``isolates``; ``stores``: its workers reach the storage.
+    """
 
     name: str
     run: Callable[[Bench], None]
-    needs: str = ""
+    needs: tuple[str, ...] = ()
 
     @property
     def promise(self) -> str:
@@ -73,21 +76,12 @@ class Check:
 CHECKS: dict[str, Check] = {}
 
 
-def _check(function: Callable[[Bench], None], needs: str = "") -> Callable[[Bench], None]:
-    CHECKS[function.__name__] = Check(function.__name__, function, needs)
-    return function
+def _check(*needs: str) -> Callable[[Callable[[Bench], None]], Callable[[Bench], None]]:
+    def add(function: Callable[[Bench], None]) -> Callable[[Bench], None]:
+        CHECKS[function.__name__] = Check(function.__name__, function, needs)
+        return function
 
-
-def _isolated_check(function: Callable[[Bench], None]) -> Callable[[Bench], None]:
-    return _check(function, "isolates")
-
-
-def _stopping_check(function: Callable[[Bench], None]) -> Callable[[Bench], None]:
-    return _check(function, "stops")
-
-
-def _composing_check(function: Callable[[Bench], None]) -> Callable[[Bench], None]:
-    return _check(function, "composes")
+    return add
 
 
 def _expect(what: str, found: object, wanted: object) -> None:
@@ -103,14 +97,14 @@ def _expect_true(what: str, holds: object) -> None:
 # -- calls
 
 
-@_check
+@_check()
 def call_async(bench: Bench) -> None:
     """One call runs and its value comes back."""
     _expect("call_async", bench.value(bench.executor.call_async(lambda x: x + 1, 41)), 42)
     _expect("submit", bench.value(bench.executor.submit(lambda x, y=0: x - y, 3, y=1)), 2)
 
 
-@_check
+@_check()
 def map_order(bench: Bench) -> None:
     """The results of a map come in the order of its inputs, whichever call ends first."""
 
@@ -122,7 +116,7 @@ def map_order(bench: Bench) -> None:
     _expect("results", bench.values(futures), [x * x for x in range(40)])
 
 
-@_check
+@_check()
 def map_arguments(bench: Bench) -> None:
     """A tuple is positional arguments, a dict keyword arguments, anything else one argument; extra_args follow."""
 
@@ -134,28 +128,28 @@ def map_arguments(bench: Bench) -> None:
     _expect("arguments", bench.values(futures), wanted)
 
 
-@_check
+@_check()
 def none_keeps_its_place(bench: Bench) -> None:
     """None is a result like any other."""
     futures = bench.executor.map(lambda x: None if x % 2 else x, range(6))
     _expect("results", bench.values(futures), [0, None, 2, None, 4, None])
 
 
-@_check
+@_check()
 def map_reduce(bench: Bench) -> None:
     """The reducer gets the results of the map, in order."""
     futures = bench.executor.map_reduce(lambda x: x * x, range(20), list)
     _expect("reducer's results", bench.values(futures), [x * x for x in range(20)])
 
 
-@_check
+@_check()
 def empty_input(bench: Bench) -> None:
     """A map over nothing is an empty list, and a reducer gets it."""
     _expect("map", bench.values(bench.executor.map(abs, [])), [])
     _expect("map_reduce", bench.values(bench.executor.map_reduce(abs, [], sum)), 0)
 
 
-@_check
+@_check()
 def future_as_input(bench: Bench) -> None:
     """Futures among the inputs are replaced by their values in the worker."""
     first = bench.executor.map(lambda x: x + 1, range(4))
@@ -163,7 +157,7 @@ def future_as_input(bench: Bench) -> None:
     _expect("results", bench.values(futures), [20, 30, 40, 50])
 
 
-@_check
+@_check()
 def callables(bench: Bench) -> None:
     """Lambdas, closures, partials, bound methods and callable objects travel."""
     factor = 3
@@ -186,7 +180,7 @@ def callables(bench: Bench) -> None:
         _expect(short_repr(kind), bench.value(bench.executor.call_async(kind, 5)), 15)
 
 
-@_check
+@_check()
 def local_module(bench: Bench) -> None:
     """A local package travels with the function: relative imports, data files and imports made late included."""
     files = {
@@ -204,7 +198,7 @@ def local_module(bench: Bench) -> None:
         _expect("result", bench.value(bench.executor.call_async(package.answer, "it is ")), "it is 42km")
 
 
-@_check
+@_check()
 def extra_env(bench: Bench) -> None:
     """Calls see the environment variables of their job, and no other job does."""
     name = f"LM_VERIFY_{os.urandom(4).hex()}"
@@ -217,7 +211,7 @@ def extra_env(bench: Bench) -> None:
     _expect("in the next job", bench.values(bench.executor.map(read, range(3))), [None] * 3)
 
 
-@_check
+@_check("stores")
 def filled_parameters(bench: Bench) -> None:
     """Parameters named id and storage are filled in."""
 
@@ -231,7 +225,7 @@ def filled_parameters(bench: Bench) -> None:
     _expect("objects", stored, [b"10", b"20", b"30"])
 
 
-@_composing_check
+@_check("composes")
 def composition(bench: Bench) -> None:
     """A function may start an executor of its own, and return futures."""
 
@@ -249,7 +243,7 @@ def composition(bench: Bench) -> None:
 # -- sizes
 
 
-@_check
+@_check("stores")
 def large_data(bench: Bench) -> None:
     """Arguments and results larger than any message travel through storage."""
     block = random.Random(1).randbytes(3 * _MB)
@@ -260,7 +254,7 @@ def large_data(bench: Bench) -> None:
     _expect_true("bytes_in and bytes_out are less than what travelled", min(stats.bytes_in, stats.bytes_out) > 3 * _MB)
 
 
-@_check
+@_check("stores")
 def buffers(bench: Bench) -> None:
     """Eight megabytes of a bytearray stay a bytearray, there and back."""
 
@@ -277,7 +271,7 @@ def buffers(bench: Bench) -> None:
 # -- failures
 
 
-@_check
+@_check()
 def exceptions(bench: Bench) -> None:
     """An exception comes back as itself, with the remote traceback, and its neighbours' results stay."""
 
@@ -292,7 +286,7 @@ def exceptions(bench: Bench) -> None:
     _expect_true("the remote traceback is not in __cause__", "raise KeyError('two', x)" in str(error.__cause__))
 
 
-@_check
+@_check()
 def unpicklable_result(bench: Bench) -> None:
     """A result that cannot be pickled is that call's clear failure."""
     futures = bench.executor.map(lambda x: [x, threading.Lock()] if x else x, range(2), retry_exceptions=False)
@@ -302,7 +296,7 @@ def unpicklable_result(bench: Bench) -> None:
     _expect_true(f"the message does not name the lock: {error}", "lock" in str(error))
 
 
-@_isolated_check
+@_check("isolates")
 def worker_death(bench: Bench) -> None:
     """A worker that dies is noticed at once, is that call's failure, and costs its neighbours nothing."""
 
@@ -317,7 +311,7 @@ def worker_death(bench: Bench) -> None:
     _expect("type", type(values[1]), WorkerDied)
 
 
-@_isolated_check
+@_check("isolates", "stores")
 def retries(bench: Bench) -> None:
     """A call whose worker died is run again."""
 
@@ -332,7 +326,7 @@ def retries(bench: Bench) -> None:
     _expect("result of the second attempt", bench.value(future), 1)
 
 
-@_isolated_check
+@_check("isolates")
 def timeout(bench: Bench) -> None:
     """A call that runs longer than its timeout is stopped."""
     began = time.monotonic()
@@ -342,7 +336,7 @@ def timeout(bench: Bench) -> None:
     _expect_true("it was not stopped but ran to its end", time.monotonic() - began < _LONG)
 
 
-@_stopping_check
+@_check("stops", "stores")
 def cancel(bench: Bench) -> None:
     """A running call that is cancelled is stopped, and its worker does the next one."""
     prefix = f"{bench.prefix}cancel/"
@@ -372,7 +366,7 @@ def cancel(bench: Bench) -> None:
 # -- data
 
 
-@_check
+@_check("stores")
 def partitions(bench: Bench) -> None:
     """The records of all partitions of an object, in order, are the records of the object, each once."""
     rng = random.Random(3)
@@ -391,7 +385,7 @@ def partitions(bench: Bench) -> None:
     _expect_true("the lines are not those of the object", lines == wanted)
 
 
-@_check
+@_check("stores")
 def packing(bench: Bench) -> None:
     """Many small objects below a prefix are read by a few calls, each object once."""
     contents = {f"{bench.prefix}small/{number:02}": b"%d" % number * 50 for number in range(24)}
@@ -408,7 +402,7 @@ def packing(bench: Bench) -> None:
     _expect_true("the objects are not those that were put", found == list(contents.items()))
 
 
-@_check
+@_check("stores")
 def cloud_objects(bench: Bench) -> None:
     """What a function stores as a cloud object, the client and other functions can fetch."""
 
@@ -429,7 +423,7 @@ def cloud_objects(bench: Bench) -> None:
 # -- what is told of calls
 
 
-@_isolated_check
+@_check("isolates")
 def logs(bench: Bench) -> None:
     """What a call prints is kept with its future."""
 
@@ -443,7 +437,7 @@ def logs(bench: Bench) -> None:
         _expect(f"lines of call {number}", sorted(future.logs.split("\n")), ["", f"err {number}", f"out {number}"])
 
 
-@_check
+@_check()
 def stats(bench: Bench) -> None:
     """Every settled call has its times, its attempt and its worker, in a possible order."""
 
@@ -468,7 +462,7 @@ def stats(bench: Bench) -> None:
     _expect_true("the client's times are not in order", told.submitted <= dispatched <= told.settled)
 
 
-@_check
+@_check("stores")
 def cleaning(bench: Bench) -> None:
     """An executor that was cleaned leaves nothing in storage."""
 

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from lithops_mini.checks import CHECKS, Bench, Check, CheckFailed
-from lithops_mini.executor import function_executor
+from lithops_mini.executor import FunctionExecutor, function_executor
 from lithops_mini.records import VERIFY_PREFIX
 
-# Why a check does not apply to a backend that says it has not what the check needs.
+# Why a check does not apply where there is not what it needs.
 _LACKS = {
     "isolates": "calls of the {} backend run in the client's own process",
     "stops": "the {} backend cannot stop a call that runs",
     "composes": "functions on the {} backend cannot start executors of their own",
+    "stores": "workers of the {} backend do not reach the storage {}: configure an object storage",
 }
 
 
@@ -40,18 +41,23 @@ def verify(names: Sequence[str] | None = None, **settings: Any) -> Iterator[Verd
     settings = {"progress": False, **settings}
     executor = function_executor(**settings)
     bench = Bench(executor, f"{VERIFY_PREFIX}{os.urandom(6).hex()}/", settings)
-    backend = executor.config.backend
     try:
         for name in CHECKS if names is None else names:
             check = CHECKS[name]
-            if check.needs and not getattr(executor._compute, check.needs):
-                yield Verdict(name, "skipped", 0.0, _LACKS[check.needs].format(backend))
-            else:
-                yield _run(check, bench)
+            reason = _lack(check, executor)
+            yield Verdict(name, "skipped", 0.0, reason) if reason else _run(check, bench)
     finally:
         executor.shutdown(cancel_futures=True)
         executor.clean()
         bench.storage.delete_objects(None, list(bench.storage.list_keys(None, bench.prefix)))
+
+
+def _lack(check: Check, executor: FunctionExecutor) -> str:
+    """Why the check does not apply here; empty if it does."""
+    for need in check.needs:
+        if not (executor._stores if need == "stores" else getattr(executor._compute, need)):
+            return _LACKS[need].format(executor.config.backend, executor.config.storage)
+    return ""
 
 
 def _run(check: Check, bench: Bench) -> Verdict:

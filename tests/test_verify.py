@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from openwhisk_emulator import start_openwhisk
 
 from lithops_mini import checks
 from lithops_mini.checks import CHECKS
+from lithops_mini.cli.app import app
 from lithops_mini.client import Storage
 from lithops_mini.compute.localhost import LocalhostCompute
 from lithops_mini.errors import ConfigError
@@ -53,6 +56,24 @@ def test_inline_passes_or_says_why_a_check_does_not_apply(tmp_path: Path) -> Non
     assert skipped == {"worker_death", "retries", "timeout", "cancel", "logs"}
     assert all("inline" in found[name].reason for name in skipped)
     assert all(v.outcome == "ok" for name, v in found.items() if name not in skipped)
+
+
+def test_what_needs_a_storage_is_skipped_where_workers_reach_none(tmp_path: Path) -> None:
+    """As with the profile that the emulator of OpenWhisk writes."""
+    with start_openwhisk(tmp_path, "--sandbox", "process", "--per-minute", "100000") as emulated:
+        found = verdicts(tmp_path / "storage", **emulated.openwhisk())
+        command = ["verify", "-c", str(emulated.profile), "-t", "large_data", "-t", "call_async"]
+        told = CliRunner().invoke(app, command, prog_name="lithops-mini")
+    assert {name: v.reason for name, v in found.items() if v.outcome == "failed"} == {}
+    storing = {"filled_parameters", "large_data", "buffers", "retries"}
+    storing |= {"partitions", "packing", "cloud_objects", "cleaning"}
+    skipped = {name: v.reason for name, v in found.items() if v.outcome == "skipped"}
+    assert set(skipped) == storing | {"cancel", "composition"}
+    reason = "workers of the openwhisk backend do not reach the storage localhost: configure an object storage"
+    assert {skipped[name] for name in storing} == {reason}
+    assert told.exit_code == 0, told.output
+    assert reason in told.output
+    assert "2 checks: 1 ok, 0 failed, 1 skipped" in told.output
 
 
 @pytest.mark.usefixtures("docker_engine")
