@@ -221,7 +221,7 @@ def test_verify_fails_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(checks.CHECKS, "stats", checks.Check("stats", bad))
     result = run("verify", "-t", "stats", "-t", "call_async", code=1)
     assert re.search(
-        r"^FAILED +stats +[\d.]+ m?s +OSError: the network is \\x1b\[31mgone$", result.stdout, re.MULTILINE
+        r"^FAILED +stats +[\d.]+ [mµ]?s +OSError: the network is \\x1b\[31mgone$", result.stdout, re.MULTILINE
     )
     assert re.search(r"^ok +call_async", result.stdout, re.MULTILINE)
     assert "2 checks: 1 ok, 1 failed, 0 skipped" in result.stdout
