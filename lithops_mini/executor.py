@@ -33,6 +33,7 @@ from lithops_mini.job.options import read as read_options
 from lithops_mini.job.plan import Cut, ExtraArgs, PlannedCall
 from lithops_mini.job.stage import Code, MapResults, Stage, name_of
 from lithops_mini.records import NO_REQUESTS, Attempt, CallStats, Platform, Requests
+from lithops_mini.sizes import format_size
 from lithops_mini.storage.api import Storage
 from lithops_mini.storage.base import StorageBackend
 from lithops_mini.waiting import ALL_COMPLETED, FutureList, Futures, get_result, listed, wait
@@ -672,20 +673,18 @@ class FunctionExecutor:
         submitted = time.time()
         stage = Stage()
         pickled = stage.function(function)
-        inputs = Inputs(self._inline(_INLINE, self._compute.max_payload))
+        room = self._inline(_INLINE, self._compute.max_payload)
+        inputs = Inputs(room)
         for index, call in enumerate(planned):
             inputs.add(*stage.arguments(call.args, call.kwargs, f"the input of call {index}"))
         if options.runtime_memory == "auto":
             options = replace(options, runtime_memory=memory.fitting(planned, inputs.longest))
         code = stage.code(pickled, options.include_modules, options.exclude_modules)
-        inline_code = len(code.data) <= self._inline(_INLINE_CODE, self._compute.max_payload)
+        code_room = self._inline(_INLINE_CODE, self._compute.max_payload)
+        inline_code = len(code.data) <= code_room
         self._check_open()
-        if not self._stores and (inputs.bulk or not inline_code):
-            what = "the inputs are" if inputs.bulk else "the function, with its modules, is"
-            raise InputError(
-                f"{what} too large for messages, and the workers of {self.config.backend} do not reach the storage of"
-                " this machine: configure an object storage"
-            )
+        self._check_fits("an input", inputs.longest, room)
+        self._check_fits("the function with its modules", len(code.data), code_room)
         job_id = f"{self.executor_id}-{kind[0].upper()}{next(self._numbers):03d}"
         key = job_key(job_id)
         header = self._header(job_id, key, code, inline_code, filled, options, inputs.upstream)
@@ -762,6 +761,15 @@ class FunctionExecutor:
     def _inline(self, usual: int, most: int) -> int:
         """How many bytes of one thing travel in a message of at most so many, as far as there is a choice."""
         return min(usual, most // 4) if self._stores else most // 3
+
+    def _check_fits(self, what: str, size: int, room: int) -> None:
+        """Raise ``InputError`` for what has so many bytes if messages have no room for it, and workers no storage."""
+        if size > room and not self._stores:
+            name = self.config.backend
+            raise InputError(
+                f"{what} takes {format_size(size)}, messages to {name} have room for {format_size(room)}, and its"
+                " workers do not reach the storage of this machine: configure an object storage"
+            )
 
     def _check_open(self) -> None:
         if self._closed:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lithops_mini.destination import writing
 from lithops_mini.errors import ConfigError, InputError
-from lithops_mini.records import CallStats
+from lithops_mini.records import CallStats, Stages
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-Stages = Sequence[tuple[str, Sequence[CallStats]]]
 
 FORMATS = ("csv", "jsonl")
 COLUMNS = ("stage", *(f.name for f in fields(CallStats)), "function_time")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from types import MappingProxyType
 from typing import Any, NamedTuple, Self
 
 OWN_PREFIX = "lithops_mini/"
@@ -233,6 +234,13 @@ class Attempt(NamedTuple):
     worker_id: str  # empty when no worker answered
     status: str
     why: str  # in a line
+
+
+Stages = Sequence[tuple[str, Sequence[CallStats]]]
+"""The settled calls of jobs, which are named."""
+Attempts = Mapping[str, Sequence[Attempt]]
+"""By the name of the job, those that were followed by another one."""
+NO_ATTEMPTS: Attempts = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)

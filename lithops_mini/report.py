@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from lithops_mini.durations import format_duration
 from lithops_mini.measures import function_times, quantile, time_to_distribute
-from lithops_mini.records import Attempt, CallStats, Requests
+from lithops_mini.records import NO_ATTEMPTS, Attempt, Attempts, CallStats, Requests, Stages
 from lithops_mini.shorten import shorten
 from lithops_mini.sizes import format_size
-
-Stages = Sequence[tuple[str, Sequence[CallStats]]]
-Attempts = Mapping[str, Sequence[Attempt]]  # of each stage, those that were followed by another one
-NO_ATTEMPTS: Attempts = MappingProxyType({})
 
 _COLUMNS = 4  # of stages; with more of them the first are added up
 _NAME_WIDTH = 18

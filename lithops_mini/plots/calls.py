@@ -13,7 +13,6 @@ from lithops_mini.plots.style import (
     GREEN,
     GREY,
     INK,
-    NO_ATTEMPTS,
     ORANGE,
     PALE,
     PURPLE,
@@ -21,9 +20,7 @@ from lithops_mini.plots.style import (
     TALL_ROW,
     THIN_ROW,
     VERMILLION,
-    Attempts,
     Panel,
-    Stages,
     counted,
     draw_clock,
     draw_dots,
@@ -37,7 +34,7 @@ from lithops_mini.plots.style import (
     plain_axes,
     write_title,
 )
-from lithops_mini.records import CallStats
+from lithops_mini.records import NO_ATTEMPTS, Attempts, CallStats, Stages
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

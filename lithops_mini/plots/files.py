@@ -12,10 +12,10 @@ from lithops_mini.destination import try_to_write, writing
 from lithops_mini.errors import InputError
 from lithops_mini.plots.calls import histogram, timeline
 from lithops_mini.plots.progress import stage_progress
-from lithops_mini.plots.style import NO_ATTEMPTS, Attempts, Stages
 from lithops_mini.plots.usage import utilisation
 from lithops_mini.plots.workers import worker_lifetimes
 from lithops_mini.progress import in_notebook
+from lithops_mini.records import NO_ATTEMPTS, Attempts, Stages
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,13 +12,10 @@ from lithops_mini.plots.style import (
     BLUE,
     GREEN,
     INK,
-    NO_ATTEMPTS,
     ORANGE,
     SKY,
     VERMILLION,
-    Attempts,
     Panel,
-    Stages,
     blank_figure,
     counted,
     draw_clock,
@@ -29,6 +26,7 @@ from lithops_mini.plots.style import (
     plain_axes,
     write_title,
 )
+from lithops_mini.records import NO_ATTEMPTS, Attempts, Stages
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

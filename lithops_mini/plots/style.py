@@ -11,21 +11,17 @@ from copy import copy
 from dataclasses import dataclass, replace
 from math import log2, log10
 from operator import attrgetter
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from lithops_mini.durations import format_duration
 from lithops_mini.errors import ConfigError, InputError
-from lithops_mini.records import Attempt, CallStats
+from lithops_mini.records import Attempt, Attempts, CallStats, Stages
 from lithops_mini.shorten import printable, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Stages = Sequence[tuple[str, Sequence[CallStats]]]
-Attempts = Mapping[str, Sequence[Attempt]]  # by stage, those that were followed by another one
-NO_ATTEMPTS: Attempts = MappingProxyType({})
 Points = tuple[list[float], list[float]]
 
 # Of Okabe and Ito's palette: people who do not see red, green or blue tell them apart.

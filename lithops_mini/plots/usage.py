@@ -12,12 +12,9 @@ from lithops_mini.plots.style import (
     BLUE,
     GREEN,
     INK,
-    NO_ATTEMPTS,
     ORANGE,
     SKY,
-    Attempts,
     Points,
-    Stages,
     draw_clock,
     draw_legend,
     label_rows,
@@ -26,7 +23,7 @@ from lithops_mini.plots.style import (
     plain_axes,
     write_title,
 )
-from lithops_mini.records import CallStats
+from lithops_mini.records import NO_ATTEMPTS, Attempts, CallStats, Stages
 from lithops_mini.sizes import format_size
 
 if TYPE_CHECKING:

@@ -13,16 +13,13 @@ from lithops_mini.plots.style import (
     BLUE,
     FAILED,
     INK,
-    NO_ATTEMPTS,
     ORANGE,
     PALE,
     PURPLE,
     SKY,
     TALL_ROW,
     VERMILLION,
-    Attempts,
     Panel,
-    Stages,
     counted,
     draw_clock,
     draw_dots,
@@ -36,7 +33,7 @@ from lithops_mini.plots.style import (
     plain_axes,
     write_title,
 )
-from lithops_mini.records import Attempt, CallStats
+from lithops_mini.records import NO_ATTEMPTS, Attempt, Attempts, CallStats, Stages
 from lithops_mini.shorten import printable, shorten
 
 if TYPE_CHECKING:

@@ -63,10 +63,15 @@ class Job:
         """Take over what a job with the same function has loaded already."""
         self._function, self._sources = other._function, other._sources
 
-    def storage(self) -> StorageBackend:
-        """The job's storage, opened when first needed. ``ConfigError`` if it is out of this worker's reach."""
+    def storage(self, what: str = "this") -> StorageBackend:
+        """The job's storage, opened when first needed. ``ConfigError`` if it is out of this worker's reach, which says
+        what it is needed for.
+        """
         if not self._storage_name:
-            raise ConfigError("this needs the storage, and the workers do not reach that of the client's machine")
+            raise ConfigError(
+                f"{what} needs the storage, and the workers do not reach that of the client's machine: configure an"
+                " object storage"
+            )
         if self._storage is None:
             self._opening(True)
             try:
@@ -234,11 +239,11 @@ class Job:
         key = records.outcome_key(self.id, call.id, call.attempt)
         signature = wire.sign(self.keys[self.id], key, *parts)
         try:
-            self.storage().put(self.bucket, key, [*parts, signature])
+            what = f"a result of {size:,} bytes, more than the {self.inline:,} that travel in a reply,"
+            self.storage(what).put(self.bucket, key, [*parts, signature])
         except (StorageError, ConnectionError) as error:
             return wire.Status.UNAVAILABLE, wire.INLINE, b"the result could not be stored: " + _told(error)
         except ConfigError as error:
-            error.add_note(f"the result, {size:,} bytes, is too large for a reply")
             return wire.Status.ERROR, wire.INLINE, self.describe(error)
         return wire.Status.OK, wire.STORED, wire.Stored(key, 0, size + wire.SIGNATURE_SIZE).encode()
 

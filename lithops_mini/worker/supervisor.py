@@ -312,6 +312,8 @@ class Supervisor:
             status, text = Status.DIED, f"the worker process ended: {describe_exit(code)}"
             if code == -9 and by_kernel:
                 status, text = Status.OUT_OF_MEMORY, "the kernel ran out of memory and killed the worker process"
+                if message.memory is not None:
+                    text += f", whose limit is {message.memory >> 20:,} MiB (runtime_memory)"
         elif message.verdict[0] == message.done:
             _, status, text = message.verdict
         else:
