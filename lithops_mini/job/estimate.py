@@ -131,8 +131,8 @@ class Estimate:
         low, expected, high = (dollars(each.dollars) for each in (self.low, self.expected, self.high))
         if not self.calls:
             return f"0 calls would cost nothing.\n{self.expected}"
-        known = "1 call" if self.sample == 1 else f"{self.sample:,} calls"
-        told = f"{self.calls:,} calls would cost {expected}, between {low} and {high} by a sample of {known}"
+        calls, known = _calls(self.calls), _calls(self.sample)
+        told = f"{calls} would cost {expected}, between {low} and {high} by a sample of {known}"
         return f"{told}, and take {format_duration(self.seconds)}.\n{self.expected}"
 
 
@@ -190,10 +190,9 @@ def _range(sample: Sample, calls: int, messages: int, usual: float) -> tuple[flo
     known = len(sample.seconds)
     if known == 1 and calls > 1:
         return usual / _ALONE, usual * _ALONE
-    t = _STUDENT[min(max(1, known - 1), len(_STUDENT)) - 1]
     functions = calls * stdev(sample.seconds) * math.sqrt(1 / known - 1 / calls) if 1 < known < calls else 0.0
     besides = messages * sample.spread * math.sqrt(1 / sample.warm + 1 / max(1, messages))
-    half = t * math.hypot(functions, besides)
+    half = _student(known) * math.hypot(functions, besides)
     return max(0.0, usual - half), usual + half
 
 
@@ -221,6 +220,10 @@ def _look(times: Sequence[float], messages: int, lanes: int, look: float) -> tup
 def _records(took: float, replies: int) -> int:
     """How often the client writes what has become of a job that takes so many seconds."""
     return _RECORDS + min(int(took / _RECORDED), max(0, replies - 1))
+
+
+def _calls(number: int) -> str:
+    return "1 call" if number == 1 else f"{number:,} calls"
 
 
 def _scaled(requests: Requests, factor: float) -> Requests:
@@ -254,7 +257,8 @@ def _seconds(invocation: Invocation) -> float:
 def _spread(rounds: Sequence[Round], start: float, seconds: Sequence[float]) -> float:
     """The standard deviation of what a message takes beside its function: what that of the functions leaves of its own.
 
-    ``start``: seconds by which those of the first round took longer.
+    ``start``: seconds by which those of the first round took longer. Starts differ too, and the last round has no more
+    than a few messages: of what both tell, with the certainty that there is for so many, it is the less.
     """
     if len(seconds) < 2:
         return 0.0
@@ -262,5 +266,17 @@ def _spread(rounds: Sequence[Round], start: float, seconds: Sequence[float]) -> 
     rest = start - fmean(one.start / 1000 for one in cold) if cold else 0.0  # of what nobody has told
     warm = [_seconds(one) - one.start / 1000 - rest for one in cold]
     warm += [_seconds(one) for each in rounds[1:] for one in each.invocations]
-    own = variance(warm) - variance(seconds) if len(warm) > 1 else 0.0
+    found = _left(warm, seconds)
+    if len(rounds) > 1 and len(last := rounds[-1].stage.calls) > 1:
+        alone = _left([_seconds(one) for one in rounds[-1].invocations], [call.function_time or 0.0 for call in last])
+        found = min(found, alone * _student(len(last)) / _student(len(seconds)))
+    return found
+
+
+def _left(messages: Sequence[float], functions: Sequence[float]) -> float:
+    own = variance(messages) - variance(functions) if len(messages) > 1 else 0.0
     return math.sqrt(max(own, _ROUNDED**2))
+
+
+def _student(known: int) -> float:
+    return _STUDENT[min(max(1, known - 1), len(_STUDENT)) - 1]
