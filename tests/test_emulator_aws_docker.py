@@ -65,6 +65,10 @@ def test_a_child_with_more_memory_leaves_the_runtime(functions):
     code = "__import__('subprocess').call(['python3', '-c', 'len(bytearray(400_000_000))'])"
     assert python(functions, name, code) == -signal.SIGKILL
     assert functions.invoke(name)["value"]["calls"] == 2
+    assert functions.invoke(name, {"do": "kill"})["value"]["errorType"] == "Runtime.ExitError"
+    assert python(functions, name, code) == -signal.SIGKILL
+    answer = functions.invoke(name, {"do": "python", "code": "len(bytearray(400_000_000))"})
+    assert answer["value"]["errorType"] == "Runtime.OutOfMemory"
 
 
 def test_a_runtime_that_is_killed(functions):

@@ -106,6 +106,14 @@ def test_more_memory_than_the_action_has(ow):
     assert ow.invoke(ow.make(limits={"memory": 512}), do="memory", bytes=400_000_000).status == 200
 
 
+def test_a_child_with_more_memory_leaves_the_action(ow):
+    name = ow.make(limits={"memory": 128})
+    child = "__import__('subprocess').call(['python3', '-c', 'len(bytearray(400_000_000))'])"
+    assert ow.invoke(name, do="python", code=child).result == {"value": -9}
+    text = "The action did not produce a valid response and exited unexpectedly."
+    assert ow.invoke(name, do="kill").result == {"error": text}
+
+
 def test_limits_of_the_container(ow, docker_engine):
     before = {each.id for each in containers(docker_engine, ow)}
     ow.invoke(ow.make(limits={"memory": 192}))

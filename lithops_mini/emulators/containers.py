@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -143,6 +144,11 @@ class Container:
         labels = {LABEL: "emulator", OWNER: engine.owner}
         made = engine.api.create_container(image, labels=labels, host_config=host_config, **settings)
         self.id: str = made["Id"]
+        self._begun = 0.0  # when it was given what it runs now, by the clock
+
+    def begin(self) -> None:
+        """It is given something to run: it does not end for lack of memory because it has lacked some before."""
+        self._begun = time.time()
 
     def start(self) -> dict[str, Any]:
         """Start it, and return what the engine knows of it then."""
@@ -153,11 +159,18 @@ class Container:
     def wait(self) -> End:
         """Return when it has ended."""
         code = self._engine.api.wait(self.id, timeout=None)["StatusCode"]
-        if self._engine.api.inspect_container(self.id)["State"]["OOMKilled"]:
+        # Of a container in which any process was ever out of memory, the engine says so whatever has ended it.
+        if self._engine.api.inspect_container(self.id)["State"]["OOMKilled"] and self._lacks_memory():
             return End("signal: killed", out_of_memory=True, code=code)
         if code > 128:
             return End(f"signal: {signal_name(code - 128)}", code=code)
         return End(f"exit status {code}" if code else "", code=code)
+
+    def _lacks_memory(self) -> bool:
+        """Whether a process in it was out of memory since ``begin``."""
+        asked: dict[str, Any] = {"since": self._begun, "until": time.time()}
+        events = self._engine.api.events(**asked, filters={"container": self.id, "event": "oom"}, decode=True)
+        return bool(list(events))
 
     def kill(self) -> None:
         """Kill it; also if it has ended by itself."""

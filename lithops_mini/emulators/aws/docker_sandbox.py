@@ -14,6 +14,7 @@ from docker.types import LogConfig, Ulimit
 from lithops_mini.emulators.aws.files import Files
 from lithops_mini.emulators.aws.functions import Function
 from lithops_mini.emulators.aws.images import Images
+from lithops_mini.emulators.aws.runtime_api import Invocation
 from lithops_mini.emulators.aws.sandbox import NoRuntime, Sandbox
 from lithops_mini.emulators.containers import ERRORS, Container, Engine
 from lithops_mini.emulators.processes import End
@@ -110,6 +111,11 @@ class DockerSandbox(Sandbox):
         if self._share() < _INIT_CPUS * _PERIOD:
             with suppress(APIError):  # it has just ended
                 self._engine.api.update_container(self._container.id, cpu_quota=self._share())
+
+    def send(self, invocation: Invocation) -> None:
+        assert self._container is not None
+        self._container.begin()
+        super().send(invocation)
 
     def wait(self) -> End:
         assert self._container is not None

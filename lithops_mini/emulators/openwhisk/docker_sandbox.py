@@ -14,7 +14,7 @@ from docker.utils.socket import STDOUT, frames_iter
 
 from lithops_mini.emulators.containers import ERRORS, Container, Engine
 from lithops_mini.emulators.openwhisk.entities import BLACKBOX, Action
-from lithops_mini.emulators.openwhisk.sandbox import RUNTIME, NoSandbox, Sandbox, connect_to_file
+from lithops_mini.emulators.openwhisk.sandbox import RUNTIME, Answer, NoSandbox, Sandbox, connect_to_file
 
 _PORT = 8080  # of the contract
 _PROCESSES = 1024
@@ -88,6 +88,11 @@ class DockerSandbox(Sandbox):
                 self._container.kill()
                 self.ended.wait()
             self._container.remove()
+
+    def post(self, path: str, value: Any, limit: float, *, wait: bool = False) -> Answer:
+        assert self._container is not None
+        self._container.begin()
+        return super().post(path, value, limit, wait=wait)
 
     def connect(self, limit: float) -> socket.socket:
         if self.action.exec.kind == BLACKBOX:
