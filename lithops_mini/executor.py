@@ -641,7 +641,9 @@ class FunctionExecutor:
     def _options(self, *given: Any, budget: float | None = None, **more: Any) -> CallOptions:
         """``options.read``, with the ``budget`` in dollars."""
         job = self.config.job
-        options = read_options(job, self.config.backend, self._compute.max_time, *given, **more)
+        options = read_options(
+            job, self.config.backend, self._compute.max_time, self._compute.most_time, *given, **more
+        )
         check_amount("budget", budget, "dollars")
         limit = job.budget if budget is None else budget
         if limit is None:

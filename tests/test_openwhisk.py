@@ -151,6 +151,8 @@ def test_a_call_ends_with_its_activation_and_is_not_tried_again(openwhisk):
             executor.get_result(executor.submit(time.sleep, 60))
         with pytest.raises(InputError, match=r"openwhisk\.max_time"):
             executor.map(abs, [1], timeout=4)
+        with pytest.raises(InputError, match="the service of openwhisk permits 300 s at most"):
+            executor.map(abs, [1], timeout=999)
 
 
 # ---------------------------------------------------------------- answers that come later, or never

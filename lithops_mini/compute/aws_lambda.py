@@ -33,6 +33,7 @@ logger = logging.getLogger("lithops_mini.aws_lambda")
 
 # Lambda's limits of a function's memory, in MiB.
 _LEAST_MEMORY, _MOST_MEMORY = 128, 10240
+_MOST_TIME = 900  # seconds of an invocation
 LOG_GROUP = "/aws/lambda/lithops-mini"
 
 
@@ -68,8 +69,12 @@ class AwsLambdaOptions(AwsOptions):
         default="x86_64", metadata={"help": "Processor of the functions; arm64 costs a fifth less."}
     )
     max_time: int = field(
-        default=900,
-        metadata={"help": "Seconds an invocation may take, whatever the timeout of its calls.", "ge": 3, "le": 900},
+        default=_MOST_TIME,
+        metadata={
+            "help": "Seconds an invocation may take, whatever the timeout of its calls.",
+            "ge": 3,
+            "le": _MOST_TIME,
+        },
     )
     disk: int = field(default=512, metadata={"help": "MiB of /tmp.", "ge": 512, "le": 10_240})
     requirements: str | None = field(
@@ -151,6 +156,7 @@ class AwsLambdaCompute(ComputeBackend):
         self._concurrency = options.max_workers
         self.usual_memory = options.memory << 20
         self.most_memory = _MOST_MEMORY << 20
+        self.max_time, self.most_time = options.max_time, _MOST_TIME
 
     @property
     def concurrency(self) -> int:

@@ -72,6 +72,7 @@ class ComputeBackend(ABC):
     max_payload: int  # bytes of one message
     max_reply: int  # bytes of one reply
     max_time: float | None = None  # seconds a call may run, as its setting of that name says; None: no limit is known
+    most_time: float | None = None  # seconds that it could be; None: no limit is known
     usual_memory: int | None = None  # bytes that calls without runtime_memory may hold; None: nobody limits them
     most_memory: int | None = None  # bytes that they can be given; None: no limit is known
     shares_files: ClassVar[bool] = False  # workers see this machine's files under the same paths

@@ -29,6 +29,7 @@ class CallOptions:
 def read(
     settings: JobSettings,
     backend: str,
+    max_time: float | None,
     most_time: float | None,
     extra_env: Mapping[str, str] | None = None,
     runtime_memory: int | Literal["auto"] | None = None,
@@ -41,7 +42,7 @@ def read(
 ) -> CallOptions:
     """The options of one job, from the ``settings`` of all and those given. Raises ``InputError``.
 
-    ``most_time``: seconds that a call may run on this backend.
+    ``max_time``, ``most_time``: seconds that a call may run on this backend, and that it could be given.
     """
     chosen = settings.runtime_memory if runtime_memory is None else runtime_memory
     if isinstance(include_modules, str) or isinstance(exclude_modules, str):
@@ -57,7 +58,9 @@ def read(
     check_amount("timeout", timeout, "seconds")
     timeout = settings.timeout if timeout is None else timeout
     if timeout is not None and most_time is not None and timeout > most_time:
-        raise InputError(f"timeout is {timeout:g} s, and a call may run for {most_time:g} s: raise {backend}.max_time")
+        raise InputError(f"timeout is {timeout:g} s, and the service of {backend} permits {most_time:g} s at most")
+    if timeout is not None and max_time is not None and timeout > max_time:
+        raise InputError(f"timeout is {timeout:g} s, and a call may run for {max_time:g} s: raise {backend}.max_time")
     if isinstance(retry_exceptions, type):
         retry_exceptions = (retry_exceptions,)
     _check_exceptions(retry_exceptions)
