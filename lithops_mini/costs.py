@@ -93,7 +93,9 @@ class Stage:
     def peak(self) -> int:
         """MiB that a worker has held at most; 0 if that is not known."""
         measured = -(-max((call.peak_memory for call in self.calls), default=0) >> 20)
-        return self.usage.peak or (measured + _BESIDE if measured else 0)
+        if self.usage.peak:  # of the whole sandbox, unless that is made of processes
+            return max(self.usage.peak, measured)
+        return measured + _BESIDE if measured else 0
 
 
 @dataclass(frozen=True, slots=True)

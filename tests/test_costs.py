@@ -165,6 +165,8 @@ def test_what_less_memory_would_have_saved():
     told = Usage({512: 1000}, 1, peak=500)
     (advice,) = costs.bill([Stage("map", waiting, told)], LAMBDA, PRICES).advice
     assert str(advice) == "map held at most 500 of 512 MiB: no less would do."
+    told = Usage({512: 1000}, 1, peak=50)
+    assert Stage("map", waiting, told).peak == 100  # nothing is less than a part of it
 
 
 def test_auto_goes_by_the_largest_input():
