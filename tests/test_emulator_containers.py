@@ -16,7 +16,7 @@ from openwhisk_emulator import start_openwhisk
 from requests.adapters import HTTPAdapter
 
 from lithops_mini.emulators.containers import AT_ONCE, LABEL, OWNER, Container, Ending, Engine
-from lithops_mini.emulators.processes import identity
+from lithops_mini.runtimes.engine import identity
 
 SLEEP = ["python3", "-c", "import time; time.sleep(1000)"]
 KILLED = """

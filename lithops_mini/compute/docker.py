@@ -5,13 +5,11 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -24,12 +22,13 @@ from lithops_mini.compute.base import Activation, ComputeBackend
 from lithops_mini.compute.container import ENGINE_ERRORS, Container
 from lithops_mini.compute.ssh import Tunnel
 from lithops_mini.errors import ConfigError, InvocationError, Reason
-from lithops_mini.runtimes import image
+from lithops_mini.runtimes import engine, image
 from lithops_mini.runtimes.recipe import Recipe
 from lithops_mini.storage.base import WorkerNeeds
 
 logger = logging.getLogger("lithops_mini.docker")
 
+_TIMEOUT = 60  # seconds for an answer of the engine
 # What a container holds besides its call, in bytes: the worker that serves it.
 _OWN_MEMORY = 64 << 20
 # Where no uid of ours has to be the same inside: nobody.
@@ -110,14 +109,14 @@ class DockerCompute(ComputeBackend):
         self._tunnel = Tunnel(host) if host.startswith("ssh://") else None
         try:
             self._client = _connect(self._tunnel.url if self._tunnel else options.host, host)
-            engine = self._client.info()
+            told = self._client.info()
         except BaseException:
             if self._tunnel:
                 self._tunnel.close()
             raise
-        self._concurrency: int = options.max_workers or engine["NCPU"]
-        self.usual_memory: int = engine["MemTotal"] // self._concurrency - _OWN_MEMORY
-        self.most_memory = engine["MemTotal"] - _OWN_MEMORY
+        self._concurrency: int = options.max_workers or told["NCPU"]
+        self.usual_memory: int = told["MemTotal"] // self._concurrency - _OWN_MEMORY
+        self.most_memory = told["MemTotal"] - _OWN_MEMORY
         self._needs = WorkerNeeds()
         self._image = options.runtime or ""
         self._lock = threading.Lock()
@@ -128,7 +127,7 @@ class DockerCompute(ComputeBackend):
         self._starting = 0
         self._numbers = itertools.count()
         self._name = f"lithops-mini-{os.urandom(4).hex()}"
-        self._owner = "/".join(_owner(os.getpid()))
+        self._owner = engine.identity(os.getpid())
 
     @property
     def concurrency(self) -> int:
@@ -320,10 +319,10 @@ class DockerCompute(ComputeBackend):
 
     def _reap(self) -> None:
         """Remove the containers of clients of this machine that have ended without doing so."""
-        host, *_ = _owner(os.getpid())
+        host, *_ = self._owner.split("/")
         for found in self._client.containers.list(all=True, ignore_removed=True, filters={"label": f"{_LABEL}=worker"}):
             owner = found.labels.get(_OWNER_LABEL, "").split("/")
-            if owner[0] == host and len(owner) == 4 and owner != _owner(int(owner[2])):
+            if owner[0] == host and len(owner) == 4 and "/".join(owner) != engine.identity(int(owner[2])):
                 logger.info("removing the container %s: its client has ended", found.name)
                 with suppress(docker.errors.NotFound):
                     found.remove(force=True, v=True)
@@ -346,7 +345,7 @@ def _connect(url: str | None, named: str) -> docker.DockerClient:
     """A client of the engine at ``url``, or where the environment says. An error calls it what the user has."""
     environment = dict(os.environ) | ({"DOCKER_HOST": url} if url else {})
     try:
-        return docker.from_env(environment=environment)
+        return engine.connect(environment, _TIMEOUT)
     except (*ENGINE_ERRORS, ValueError) as error:
         where = named or "of this machine"
         raise ConfigError(
@@ -356,13 +355,3 @@ def _connect(url: str | None, named: str) -> docker.DockerClient:
 
 def _gpus(wanted: str) -> DeviceRequest:
     return DeviceRequest(count=-1 if wanted == "all" else int(wanted), capabilities=[["gpu"]])
-
-
-def _owner(pid: int) -> list[str]:
-    """What tells a process from all others: machine, its boot, pid, when it was started."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:  # it has ended, or there is no /proc
-        boot = started = "unknown"
-    return [socket.gethostname(), boot, str(pid), started]

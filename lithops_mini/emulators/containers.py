@@ -9,14 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import docker
 from docker import DockerClient
 from docker.errors import APIError, DockerException
-from docker.transport import UnixHTTPAdapter
-from docker.utils import parse_host
 from requests.exceptions import RequestException
 
-from lithops_mini.emulators.processes import End, identity, signal_name
+from lithops_mini.emulators.processes import End, signal_name
 from lithops_mini.errors import ConfigError
 from lithops_mini.runtimes import engine
 from lithops_mini.runtimes.base import Tell
@@ -32,7 +29,6 @@ ERRORS = (DockerException, RequestException)
 """What the SDK raises if the engine refuses, or does not answer."""
 
 _TIMEOUT = 600  # seconds for an answer of the engine
-_CONNECTIONS = 4096  # that are kept: each container has one that waits for its end
 
 
 class Ending(DockerException):
@@ -48,7 +44,7 @@ class Engine:
     def __init__(self) -> None:
         self.client = connect()
         self.api = self.client.api
-        self.owner = f"{identity(os.getpid())}/{os.urandom(4).hex()}"
+        self.owner = f"{engine.identity(os.getpid())}/{os.urandom(4).hex()}"
         self._changed = threading.Condition()
         self._starting = 0
         self._ending = False
@@ -102,7 +98,7 @@ class Engine:
         for found in self._containers(f"{LABEL}=emulator"):
             owner = found["Labels"].get(OWNER, "").split("/")
             # Of a process of another host, which has an engine with us, it is not known here whether it lives.
-            if len(owner) == 5 and owner[0] == host and "/".join(owner[:4]) != identity(int(owner[2])):
+            if len(owner) == 5 and owner[0] == host and "/".join(owner[:4]) != engine.identity(int(owner[2])):
                 self.remove(found["Id"])
 
     def _containers(self, label: str) -> list[dict[str, Any]]:
@@ -110,17 +106,10 @@ class Engine:
         return found
 
 
-class _Adapter(UnixHTTPAdapter):
-    """One pool of connections. The SDK has one for each URL, keeps the last 25, and closes the others while in use."""
-
-    def get_connection(self, url: str | bytes, proxies: Any = None) -> Any:  # noqa: ARG002 - one for all of them
-        return super().get_connection("http+docker://localhost", proxies)
-
-
 def connect() -> DockerClient:
     """A client of the engine of this machine. ``ConfigError`` if none answers, or it is another machine's."""
     try:
-        client = docker.from_env(timeout=_TIMEOUT)
+        client = engine.connect(os.environ, _TIMEOUT)
         client.ping()
     except ERRORS as error:
         raise ConfigError(f"no Docker engine answers ({error}); start one, or take --sandbox process") from error
@@ -129,9 +118,6 @@ def connect() -> DockerClient:
         raise ConfigError(
             "the Docker engine is another machine's, and sandboxes share files with it: unset DOCKER_HOST"
         )
-    client.api.get_adapter(client.api.base_url).close()
-    place = str(parse_host(os.environ.get("DOCKER_HOST")))
-    client.api.mount("http+docker://", _Adapter(place, _TIMEOUT, max_pool_size=_CONNECTIONS))
     return client
 
 

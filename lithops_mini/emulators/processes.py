@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -71,13 +70,3 @@ class ProcessGroup:
 def signal_name(number: int) -> str:
     """As Go's runtime writes it, in which clouds are written: ``"killed"``, ``"segmentation fault"``."""
     return (signal.strsignal(number) or f"signal {number}").lower()
-
-
-def identity(pid: int) -> str:
-    """What tells a process from all others, slashes between: host, its boot, number, when it was started."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:  # it has ended, or there is no /proc
-        boot = started = "unknown"
-    return f"{socket.gethostname()}/{boot}/{pid}/{started}"

@@ -1,16 +1,21 @@
-"""What image builds ask of a Docker engine, with its errors as ours."""
+"""A Docker engine: connections to it, whose containers it has, and what image builds ask of it, with errors as ours."""
 
 from __future__ import annotations
 
+import socket
 import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, Any
 
+import docker
 from docker import DockerClient
 from docker.errors import APIError, DockerException, ImageNotFound
+from docker.transport import UnixHTTPAdapter
+from docker.utils import parse_host
 from requests.exceptions import RequestException
 
 from lithops_mini.errors import ConfigError, InvocationError, Reason
@@ -22,6 +27,7 @@ from lithops_mini.runtimes.wheels import Target
 BUILD_LABEL = "lithops-mini.build"
 """The label with a build's own number, on everything that it leaves in the engine."""
 
+_CONNECTIONS = 4096  # that are kept: each container may have one that waits for its end
 _SHOWN = 20  # lines of the log of a build that has failed
 _QUIET = 3  # times nothing new is found before a build that was broken off is taken to have stopped
 _MACHINES = {"x86_64": "amd64", "aarch64": "arm64"}  # the engine's words for what uname says
@@ -33,6 +39,36 @@ except ValueError:
     libc = "musl 1.2"
 print("%d.%d" % sys.version_info[:2], platform.machine(), libc)
 """
+
+
+class _Adapter(UnixHTTPAdapter):
+    """One pool of connections. The SDK has one for each URL, keeps the last 25, and closes the others while in use."""
+
+    def get_connection(self, url: str | bytes, proxies: Any = None) -> Any:  # noqa: ARG002 - one for all of them
+        return super().get_connection("http+docker://localhost", proxies)
+
+
+def connect(environment: Mapping[str, str], timeout: int) -> DockerClient:
+    """A client of the engine that ``DOCKER_HOST`` names, or else this machine's. Raises what the SDK does.
+
+    ``timeout``: seconds for an answer.
+    """
+    client = docker.from_env(timeout=timeout, environment=environment)
+    if client.api.base_url.startswith("http+docker://"):
+        client.api.get_adapter(client.api.base_url).close()
+        place = str(parse_host(environment.get("DOCKER_HOST")))
+        client.api.mount("http+docker://", _Adapter(place, timeout, max_pool_size=_CONNECTIONS))
+    return client
+
+
+def identity(pid: int) -> str:
+    """What tells a process from all others, slashes between: host, its boot, number, when it was started."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:  # it has ended, or there is no /proc
+        boot = started = "unknown"
+    return f"{socket.gethostname()}/{boot}/{pid}/{started}"
 
 
 @contextmanager
