@@ -27,7 +27,7 @@ _ALONE = 2.0
 _BESIDE = 0.001
 # Standard deviation, in seconds, of what is rounded up to a millisecond.
 _ROUNDED = 0.001 / math.sqrt(12)
-# A client writes the beginning and the end of a job, and what has ended every so many seconds.
+# A client writes the beginning and the end of a job, and between them every so many seconds what has changed.
 _RECORDS, _RECORDED = 2, 2.0
 # The arrival of so many replies, and of so many for each that is under way, tells how that of more is.
 _REPLIES, _REPLIES_EACH = 1000, 10
@@ -219,7 +219,7 @@ def _look(times: Sequence[float], messages: int, lanes: int, look: float) -> tup
 
 def _records(took: float, replies: int) -> int:
     """How often the client writes what has become of a job that takes so many seconds."""
-    return _RECORDS + min(int(took / _RECORDED), max(0, replies - 1))
+    return _RECORDS + min(int(took / _RECORDED), replies)
 
 
 def _calls(number: int) -> str:
