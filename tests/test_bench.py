@@ -50,7 +50,7 @@ def test_storage_is_written_and_read_and_left_empty() -> None:
 def test_cold_starts_take_longer_than_warm_ones() -> None:
     printed, rows = run("latency", "--cold", "2", "--warm", "10")
     assert [(row["start"], row["calls"]) for row in rows] == [("cold", "2"), ("warm", "10")]
-    assert float(rows[0]["median"]) > float(rows[1]["median"])
+    assert float(rows[0]["median_seconds"]) > float(rows[1]["median_seconds"])
     assert "No start was cold" not in printed
 
 

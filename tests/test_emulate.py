@@ -39,8 +39,8 @@ def refused(*arguments):
     [
         ("openwhisk --min-memory 600", "min_memory is 600, and must not be above max_memory, which is 512"),
         ("openwhisk --max-timeout 50", "min_timeout is 100, and must not be above max_timeout, which is 50"),
-        ("openwhisk --per-minute 0", "per_minute is 0, and must be a whole number not below 1"),
-        ("openwhisk --concurrent 0", "concurrent is 0, and must be a whole number not below 1"),
+        ("openwhisk --per-minute -1", "per_minute is -1, and must be a whole number not below 0"),
+        ("openwhisk --concurrent -1", "concurrent is -1, and must be a whole number not below 0"),
         ("openwhisk --patience 0", "patience is 0.0, and must be a number between 0.01 and 1e+09"),
         ("openwhisk --cold-start inf", "cold_start is inf, and must be a number between 0 and 1e+09"),
         ("aws --cold-start inf", "cold_start is inf, and must be a number between 0 and 1e+09"),

@@ -19,8 +19,8 @@ REQUEST_LIMIT = 50 << 20
 class Limits:
     """What a namespace may use, and how long things take. ``ConfigError`` for what is out of range."""
 
-    per_minute: int = field(default=120, metadata={"help": "Invocations in a minute.", "ge": 1})
-    concurrent: int = field(default=100, metadata={"help": "Invocations at a time.", "ge": 1})
+    per_minute: int = field(default=120, metadata={"help": "Invocations in a minute; 0 throttles all.", "ge": 0})
+    concurrent: int = field(default=100, metadata={"help": "Invocations at a time; 0 throttles all.", "ge": 0})
     wait: float = field(
         default=60.0, metadata={"help": "Seconds after which a blocking invocation is answered with 202."}
     )
