@@ -23,6 +23,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 import lithops_mini as lm
+from lithops_mini.job import keys
 from lithops_mini.runtimes import image
 from lithops_mini.runtimes.recipe import Recipe
 from lithops_mini.storage.base import StorageBackend
@@ -75,6 +76,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             if name.startswith("LITHOPS_MINI_"):
                 patch.delenv(name)
         patch.setenv("HOME", str(directory))
+        keys.job_key("")  # a process keeps its secret: that of a test with a home of its own would be all others'
         yield directory
 
 

@@ -23,7 +23,6 @@ def run(name: str, *args: str) -> tuple[str, list[dict[str, str]]]:
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
 
 
 def test_flops_grow_with_workers() -> None:
