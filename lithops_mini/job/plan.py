@@ -6,6 +6,8 @@ import inspect
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from types import BuiltinFunctionType, ModuleType
 from typing import Any, NamedTuple, SupportsIndex
 
 from lithops_mini.errors import InputError
@@ -42,6 +44,19 @@ class Cut:
     obj_pack_size: SupportsIndex | str | None = None
 
 
+def _signature_of(function: Callable[..., Any]) -> inspect.Signature | None:
+    """What a function takes; ``None`` if it does not tell, as some builtins."""
+    builtin = isinstance(function, BuiltinFunctionType) and isinstance(function.__self__, ModuleType)
+    try:
+        return _signature_of_builtin(function) if builtin else inspect.signature(function)
+    except (ValueError, TypeError):
+        return None
+
+
+# That of a builtin is parsed from a text, which takes ten times as long as to read that of a function.
+_signature_of_builtin = lru_cache(maxsize=256)(inspect.signature)
+
+
 class Parameters:
     """What a function takes, and how the items of ``iterdata`` become its arguments."""
 
@@ -56,10 +71,7 @@ class Parameters:
                 f"{self.function_name} is an async function, and calling it runs nothing yet: give a function that"
                 " calls asyncio.run"
             )
-        try:
-            self._signature: inspect.Signature | None = inspect.signature(function)
-        except (ValueError, TypeError):  # some builtins do not tell
-            self._signature = None
+        self._signature = _signature_of(function)
         names = self._signature.parameters if self._signature else {}
         kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         named = [name for name, parameter in names.items() if parameter.kind in kinds]
