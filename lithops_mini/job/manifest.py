@@ -35,10 +35,12 @@ from lithops_mini.version import __version__
 logger = logging.getLogger("lithops_mini.job")
 
 # What has been settled is written down when this old (seconds) or this large (bytes). How a job begins and ends waits
-# only for what goes first: sending its messages, and reading what came of them.
+# only for what goes first: sending messages, and reading what came of them, those of the next short jobs too. Workers may
+# wait for the end of a job that is followed.
 _FLUSH_SECONDS = 2.0
 _FLUSH_FOLLOWED_SECONDS = 0.1
-_FLUSH_ENDS_SECONDS = 0.01
+_FLUSH_ENDS_SECONDS = 0.05
+_FLUSH_FOLLOWED_END_SECONDS = 0.01
 _FLUSH_BYTES = 4 << 20
 # Enough of a manifest or progress object to hold the header of most, in bytes.
 _GLANCE = 16 << 10
@@ -158,7 +160,7 @@ class Recorder:
             if unwritten.size > _FLUSH_BYTES:
                 self._within(unwritten, 0.0)
             elif ended:
-                self._within(unwritten, _FLUSH_ENDS_SECONDS)
+                self._within(unwritten, _FLUSH_FOLLOWED_END_SECONDS if job.followed else _FLUSH_ENDS_SECONDS)
             elif reply:
                 self._within(unwritten, _FLUSH_FOLLOWED_SECONDS if job.followed else _FLUSH_SECONDS)
 
