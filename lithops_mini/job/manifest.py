@@ -35,8 +35,8 @@ from lithops_mini.version import __version__
 logger = logging.getLogger("lithops_mini.job")
 
 # What has been settled is written down when this old (seconds) or this large (bytes). How a job begins and ends waits
-# only for what goes first: sending messages, and reading what came of them, those of the next short jobs too. Workers may
-# wait for the end of a job that is followed.
+# only for what goes first: sending messages, and reading what came of them, those of the next short jobs too. Workers
+# may wait for the end of a job that is followed.
 _FLUSH_SECONDS = 2.0
 _FLUSH_FOLLOWED_SECONDS = 0.1
 _FLUSH_ENDS_SECONDS = 0.05
