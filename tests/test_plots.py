@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import struct
 import time
@@ -522,6 +523,7 @@ from fake_stats import job
 lithops_mini.plots.files.plot(job(5, 2), {str(tmp_path / "job")!r})
 assert "matplotlib.pyplot" not in sys.modules
 """
+    importlib.import_module("matplotlib.font_manager")  # the first in a home says so if it takes long to list the fonts
     assert child(code) == ""
 
 
