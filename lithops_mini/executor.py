@@ -26,6 +26,7 @@ from lithops_mini.errors import InputError, LithopsMiniError, WaitTimeout
 from lithops_mini.job import manifest, memory, plan
 from lithops_mini.job.dispatch import Dispatcher
 from lithops_mini.job.future import ResponseFuture
+from lithops_mini.job.history import stage_name
 from lithops_mini.job.job import Inputs, Job
 from lithops_mini.job.keys import job_key
 from lithops_mini.job.options import CallOptions, check_amount, check_names
@@ -432,7 +433,7 @@ class FunctionExecutor:
         """The stats of the settled calls of each job, in the order of submission, under the job's name."""
         with self._lock:
             jobs = list(self._jobs)
-        return [(_title(job), job.stats()) for job in jobs]
+        return _stages(jobs)
 
     def job_summary(self) -> str:
         """What the jobs so far did, as text: calls, failures, times, memory, bytes, workers, storage requests, and what
@@ -443,7 +444,7 @@ class FunctionExecutor:
         with self._lock:
             jobs = list(self._jobs)
         summary = report.summary(
-            [(_title(job), job.stats()) for job in jobs],
+            _stages(jobs),
             backend=self.config.backend,
             storage=self.config.storage,
             executor_id=self.executor_id,
@@ -488,8 +489,7 @@ class FunctionExecutor:
         from lithops_mini.plots import files
 
         jobs, name = self._jobs_of(fs)
-        stages = [(_title(job), job.stats()) for job in jobs]
-        return files.plot(stages, dst, name=name, attempts=_attempts(jobs))
+        return files.plot(_stages(jobs), dst, name=name, attempts=_attempts(jobs))
 
     def report(self, dst: str | Path | None = None, fs: Futures | None = None) -> str:
         """Write what the jobs so far did as one HTML file, with pictures; return its path. See ``html.page.write``.
@@ -520,7 +520,7 @@ class FunctionExecutor:
         from lithops_mini import export
 
         jobs, _ = self._jobs_of(fs)
-        return export.write_file([(_title(job), job.stats()) for job in jobs], dst)
+        return export.write_file(_stages(jobs), dst)
 
     def _jobs_of(self, fs: Futures | None) -> tuple[list[Job], str]:
         """The jobs of futures, after those they wait for, with a name for them: all jobs without any."""
@@ -811,7 +811,11 @@ class FunctionExecutor:
 
 
 def _title(job: Job) -> str:
-    return f"{job.name} ({job.id.rpartition('-')[2]})"
+    return stage_name(job.name, job.id)
+
+
+def _stages(jobs: Iterable[Job]) -> list[tuple[str, list[CallStats]]]:
+    return [(_title(job), job.stats()) for job in jobs]
 
 
 def _attempts(jobs: Iterable[Job]) -> dict[str, list[Attempt]]:
